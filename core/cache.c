@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * The cache's hash and its three lists, all by index inside the caller's pool.
+ *
+ * A slot is on exactly one list: FREE (no key), QUEUE and MAIN (key and page) or GHOST (key only).
+ * Each page below pages_used belongs to one slot of QUEUE or MAIN. A slice whose read failed keeps its
+ * place with len 0, so that no page is ever lost and the next call simply reads again.
+ */
+#include "cache.h"
+
+#include "bytes.h"
+
+#define GHOSTS_PER_PAGES 2u /* one ghost for that many pages, as 2Q's authors advise */
+#define QUEUE_PER_PAGES  4u /* the queue's share of the pages */
+#define NONE             0u
+
+static uint32_t bucket_of(const struct qc_cache *cache, uint64_t host_off)
+{
+    /* Slices are multiples of 512; Fibonacci hashing spreads what tables leave regular. */
+    return (uint32_t)(((host_off >> 9) * UINT64_C(0x9e3779b97f4a7c15)) >> 40) &
+           cache->buckets_mask;
+}
+
+static void list_remove(struct qc_cache *cache, uint16_t index)
+{
+    struct qc_slot *slot = &cache->slots[index];
+    uint16_t list = slot->list;
+
+    if (slot->prev != NONE)
+        cache->slots[slot->prev].next = slot->next;
+    else
+        cache->lists[list].head = slot->next;
+    if (slot->next != NONE)
+        cache->slots[slot->next].prev = slot->prev;
+    else
+        cache->lists[list].tail = slot->prev;
+    cache->lists[list].count--;
+}
+
+static void list_add(struct qc_cache *cache, uint16_t index, enum qc_cache_list list)
+{
+    struct qc_slot *slot = &cache->slots[index];
+    uint16_t head = cache->lists[list].head;
+
+    slot->list = (uint16_t)list;
+    slot->prev = NONE;
+    slot->next = head;
+    if (head != NONE)
+        cache->slots[head].prev = index;
+    else
+        cache->lists[list].tail = index;
+    cache->lists[list].head = index;
+    cache->lists[list].count++;
+}
+
+static void list_move(struct qc_cache *cache, uint16_t index, enum qc_cache_list list)
+{
+    list_remove(cache, index);
+    list_add(cache, index, list);
+}
+
+static uint16_t hash_find(const struct qc_cache *cache, uint64_t host_off)
+{
+    uint16_t index = cache->buckets[bucket_of(cache, host_off)];
+
+    /* A chain never visits a slot twice, so it ends. */
+    while (index != NONE && cache->slots[index].host_off != host_off)
+        index = cache->slots[index].chain;
+    return index;
+}
+
+static void hash_add(struct qc_cache *cache, uint16_t index)
+{
+    uint16_t *bucket = &cache->buckets[bucket_of(cache, cache->slots[index].host_off)];
+
+    cache->slots[index].chain = *bucket;
+    *bucket = index;
+}
+
+static void hash_remove(struct qc_cache *cache, uint16_t index)
+{
+    uint16_t *link = &cache->buckets[bucket_of(cache, cache->slots[index].host_off)];
+
+    while (*link != index)
+        link = &cache->slots[*link].chain;
+    *link = cache->slots[index].chain;
+}
+
+/* Forgets what a slot stood for, page and all. */
+static void slot_free(struct qc_cache *cache, uint16_t index)
+{
+    hash_remove(cache, index);
+    list_move(cache, index, QC_LIST_FREE);
+}
+
+/* A page for a new slice, taken from the slice that is least worth keeping. */
+static uint16_t page_take(struct qc_cache *cache)
+{
+    uint16_t victim, page;
+
+    if (cache->pages_used < cache->pages_count)
+        return cache->pages_used++;
+    if (cache->lists[QC_LIST_QUEUE].count > cache->queue_slots_max ||
+        cache->lists[QC_LIST_MAIN].count == 0) {
+        /* Out of the queue, but remembered: asked for again, it will go to the main list. */
+        victim = cache->lists[QC_LIST_QUEUE].tail;
+        page = cache->slots[victim].page;
+        list_move(cache, victim, QC_LIST_GHOST);
+    } else {
+        victim = cache->lists[QC_LIST_MAIN].tail;
+        page = cache->slots[victim].page;
+        slot_free(cache, victim);
+    }
+    if (cache->lists[QC_LIST_FREE].count == 0)
+        slot_free(cache, cache->lists[QC_LIST_GHOST].tail);
+    return page;
+}
+
+void qc_cache_init(struct qc_cache *cache, void *pool, size_t pool_bytes)
+{
+    size_t page_cost = QC_PAGE_BYTES + sizeof(struct qc_slot) +
+                       sizeof(struct qc_slot) / GHOSTS_PER_PAGES + 2 * sizeof(uint16_t);
+    size_t pages_count = (pool_bytes - 2 * sizeof(struct qc_slot)) / page_cost;
+    size_t slots_count = pages_count + pages_count / GHOSTS_PER_PAGES + 2;
+    size_t buckets_count = 1;
+    uint8_t *rest = (uint8_t *)pool + pages_count * QC_PAGE_BYTES;
+
+    while (buckets_count * 2 <= 2 * pages_count)
+        buckets_count *= 2;
+    __builtin_memset(cache, 0, sizeof(*cache));
+    cache->pages = pool;
+    cache->pages_count = (uint16_t)pages_count;
+    cache->queue_slots_max = (uint16_t)(pages_count / QUEUE_PER_PAGES);
+    cache->slots = (struct qc_slot *)(void *)rest;
+    cache->buckets = (uint16_t *)(void *)(rest + slots_count * sizeof(struct qc_slot));
+    cache->buckets_mask = (uint32_t)(buckets_count - 1);
+    __builtin_memset(rest, 0,
+                     slots_count * sizeof(struct qc_slot) + buckets_count * sizeof(uint16_t));
+    for (size_t i = 1; i < slots_count; i++)
+        list_add(cache, (uint16_t)i, QC_LIST_FREE);
+}
+
+/* Reads a slice that is not here. Nothing is recorded before the disk has answered. */
+static qc_status load(struct qc_cache *cache, struct qc_disk *disk, uint64_t host_off, uint32_t len,
+                      enum qc_heat heat, const uint8_t **ret_slice)
+{
+    uint16_t page = page_take(cache);
+    uint8_t *bytes = cache->pages + (size_t)page * QC_PAGE_BYTES;
+    uint16_t index = hash_find(cache, host_off); /* a ghost, unless page_take just dropped it */
+    enum qc_cache_list list = heat == QC_HEAT_TOP || index != NONE ? QC_LIST_MAIN : QC_LIST_QUEUE;
+    qc_status status = disk->ops->read(disk, host_off, bytes, len);
+
+    if (index == NONE) {
+        index = cache->lists[QC_LIST_FREE].tail;
+        cache->slots[index].host_off = host_off;
+        hash_add(cache, index);
+    }
+    cache->slots[index].page = page;
+    cache->slots[index].len = status == QC_OK ? len : 0;
+    list_move(cache, index, list);
+    if (status == QC_OK)
+        *ret_slice = bytes;
+    return status;
+}
+
+qc_status qc_cache_get(struct qc_cache *cache, struct qc_disk *disk, uint64_t host_off,
+                       uint32_t len, enum qc_heat heat, const uint8_t **ret_slice)
+{
+    uint16_t index = hash_find(cache, host_off);
+    struct qc_slot *slot = &cache->slots[index];
+    uint8_t *bytes;
+    qc_status status;
+
+    if (index == NONE || slot->list == QC_LIST_GHOST)
+        return load(cache, disk, host_off, len, heat, ret_slice);
+    bytes = cache->pages + (size_t)slot->page * QC_PAGE_BYTES;
+    if (slot->len < len) {
+        /* A read that failed before, or a shorter slice of another table at the same place. */
+        slot->len = 0;
+        status = disk->ops->read(disk, host_off, bytes, len);
+        if (status != QC_OK)
+            return status;
+        slot->len = len;
+    }
+    if (slot->list == QC_LIST_MAIN && cache->lists[QC_LIST_MAIN].head != index)
+        list_move(cache, index, QC_LIST_MAIN);
+    *ret_slice = bytes;
+    return QC_OK;
+}

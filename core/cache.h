@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * The cache of clean slices: at most 4 KiB of one metadata table each, as they are on the disk.
+ *
+ * Promises: nothing in here is ever dirty, so evicting writes nothing and needs no order (what
+ * changed lives elsewhere); lookup is O(1) by hash; one miss costs one read of the disk; a table
+ * read once from end to end does not push out the slices in use.
+ *
+ * Replacement is 2Q (Johnson and Shasha, 1994): a new slice waits in a short queue, and only one
+ * that is asked for again after it left that queue (a ghost entry remembers it) joins the main list,
+ * which is kept in order of use. Slices of tables that every lookup passes join it at once.
+ *
+ * Left to others: what a slice means, and which bytes of a disk may be read as a table.
+ */
+#ifndef QC_CACHE_H
+#define QC_CACHE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "disk.h"
+#include "status.h"
+
+#define QC_PAGE_BYTES     4096u
+#define QC_POOL_BYTES_MIN (16u * QC_PAGE_BYTES)
+#define QC_POOL_BYTES_MAX (64u * 1024 * 1024)
+
+enum qc_heat {
+    QC_HEAT_PASSING, /* waits in the queue first */
+    QC_HEAT_TOP,     /* every lookup passes it: main list at once */
+};
+
+enum qc_cache_list { QC_LIST_FREE, QC_LIST_QUEUE, QC_LIST_MAIN, QC_LIST_GHOST, QC_LISTS_COUNT };
+
+/* A slice in the cache, or the memory of one (a ghost has no page). Linked by index, 0 is none. */
+struct qc_slot {
+    uint64_t host_off;
+    uint32_t len;
+    uint16_t page;
+    uint16_t list;
+    uint16_t prev, next; /* within the list, head is the newest */
+    uint16_t chain;      /* within the hash bucket */
+};
+
+struct qc_cache {
+    uint8_t *pages;
+    struct qc_slot *slots; /* slots[0] is not used */
+    uint16_t *buckets;
+    uint32_t buckets_mask;
+    uint16_t pages_count;
+    uint16_t pages_used; /* pages above were never given out */
+    uint16_t queue_slots_max;
+    struct {
+        uint16_t head, tail, count;
+    } lists[QC_LISTS_COUNT];
+};
+
+/*
+ * Makes an empty cache of all the pool: pages, slots and hash all lie inside it. pool must be
+ * aligned to QC_PAGE_BYTES and stay lent to the cache; pool_bytes is QC_POOL_BYTES_MIN to
+ * QC_POOL_BYTES_MAX, what does not divide evenly stays unused.
+ */
+void qc_cache_init(struct qc_cache *cache, void *pool, size_t pool_bytes);
+
+/*
+ * The slice of len bytes (1 to QC_PAGE_BYTES) at host_off of disk, read if it is not here. All of it
+ * lies inside the disk. *ret_slice is valid until the next call on this cache. QC_OK or QC_IO.
+ */
+qc_status qc_cache_get(struct qc_cache *cache, struct qc_disk *disk, uint64_t host_off,
+                       uint32_t len, enum qc_heat heat, const uint8_t **ret_slice);
+
+#endif
