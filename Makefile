@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+# qcow2-efi: `make help` lists the targets. Everything that is made lies in $(BUILD).
+#
+#   build/x64   the driver and the command, linked straight to PE (no crt0, no libgnuefi)
+#   build/host  the same core behind nbdkit, and the unit tests
+
+ARCH   ?= x64
+BUILD  ?= build
+# A named bug for the tests to find (core/seeded.h); empty in every real build.
+SEEDED ?=
+# Memory for metadata of one attached image, in KiB.
+CACHE_KIB ?= 1024
+
+PYTHON ?= /usr/bin/python3
+CC     := clang
+LINK   := lld-link
+OUT    := $(BUILD)/$(ARCH)
+HOST   := $(BUILD)/host
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# ---- flags -----------------------------------------------------------------------------------
+
+WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wimplicit-fallthrough \
+        -Wcast-align -Wundef -Werror
+SEED := $(if $(SEEDED),-DQC_SEEDED_$(SEEDED)=1)
+
+# -fno-ms-extensions: without it gnu-efi defines __attribute__ away for this target.
+EFI_CFLAGS := -target x86_64-unknown-windows -std=c11 -ffreestanding -fno-ms-extensions \
+              -DGNU_EFI_USE_MS_ABI -fshort-wchar -fno-stack-protector -fno-strict-aliasing \
+              -mno-red-zone -mgeneral-regs-only -O2 -Wframe-larger-than=1024 -fstack-usage \
+              -DQC_CACHE_KIB=$(CACHE_KIB) $(WARN) $(SEED) \
+              -isystem /usr/include/efi -isystem /usr/include/efi/x86_64
+EFI_LDFLAGS := /nologo /nodefaultlib /Brepro /entry:efi_main
+
+# C11 without a host: the core may use only what every freestanding compiler has.
+HOST_CFLAGS := -std=c11 -O2 -g -fPIC -fvisibility=hidden -D_GNU_SOURCE $(WARN) $(SEED)
+UNIT_CFLAGS := -std=c11 -O1 -g -D_GNU_SOURCE $(WARN) $(SEED) -fno-omit-frame-pointer \
+               -fsanitize=address,undefined -fno-sanitize-recover=all
+
+# ---- sources ---------------------------------------------------------------------------------
+
+CORE_SRC    := $(sort $(wildcard core/*.c))
+DRIVER_SRC  := $(CORE_SRC) $(sort $(wildcard drivers/efi_*.c efi/*.c))
+COMMAND_SRC := $(sort $(wildcard efi/command/*.c)) efi/rt.c
+AGENT_SRC   := $(sort $(wildcard tests/firmware/agent/*.c)) efi/rt.c
+PLUGIN_SRC  := $(CORE_SRC) $(sort $(wildcard drivers/posix_*.c tests/nbdkit/*.c))
+UNIT_LIB    := $(CORE_SRC) $(filter-out tests/unit/test_%,$(sort $(wildcard tests/unit/*.c)))
+UNIT_TESTS  := $(sort $(wildcard tests/unit/test_*.c))
+
+DRIVER  := $(OUT)/qcow2$(ARCH).efi
+COMMAND := $(OUT)/qcow2.efi
+AGENT   := $(OUT)/agent.efi
+PLUGIN  := $(HOST)/nbdkit-qcow2efi-plugin.so
+UNIT    := $(UNIT_TESTS:tests/unit/%.c=$(HOST)/unit/%)
+
+efi-objects  = $(patsubst %.c,$(OUT)/obj/%.obj,$(1))
+host-objects = $(patsubst %.c,$(HOST)/obj/%.o,$(1))
+unit-objects = $(patsubst %.c,$(HOST)/unit/obj/%.o,$(1))
+
+# ---- what people call ------------------------------------------------------------------------
+
+.PHONY: help all run boot test test-seeded size clean setup
+help: ## lists the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+all: setup ## builds the driver, the command and the host front end
+	@$(MAKE) --no-print-directory binaries
+
+.PHONY: binaries test-binaries
+binaries: $(DRIVER) $(COMMAND) $(PLUGIN)
+test-binaries: binaries $(AGENT) $(UNIT)
+
+run: all ## boots a Linux from a qcow2 through the driver [LAYOUT=disk] [BREAK=nodriver|byte]
+	@$(PYTHON) tests/rig/demo.py --build $(BUILD) --layout $(or $(LAYOUT),partition) $(if $(BREAK),--break $(BREAK))
+
+boot: all ## boots OVMF with the driver and DISK=path [ESP=dir] [DEVICE=virtio|nvme|ahci|usb]
+	@$(PYTHON) tests/rig/boot.py --build $(BUILD) --disk "$(DISK)" $(if $(ESP),--esp "$(ESP)") --device $(or $(DEVICE),virtio)
+
+test: setup ## runs the tests, or with ONLY=name one suite or test
+	@$(MAKE) --no-print-directory -j2 test-binaries
+	@$(PYTHON) tests/rig/run.py --build $(BUILD) $(if $(ONLY),--only "$(ONLY)")
+
+test-seeded: setup ## builds with the bug SEEDED=name and runs the tests on it: they must fail
+	@test -n "$(SEEDED)" || { echo "usage: make test-seeded SEEDED=name; names: core/seeded.h"; exit 2; }
+	@$(MAKE) --no-print-directory test SEEDED=$(SEEDED) BUILD=$(BUILD)/seeded/$(SEEDED)
+
+size: all ## sizes of the driver: file, static arrays, deepest frame, symbols it must not have
+	@$(PYTHON) tests/rig/size.py --build $(BUILD) --arch $(ARCH)
+
+clean: ## removes build/ and nothing else
+	rm -rf $(BUILD)
+
+setup: ## installs the Debian packages that are missing (root or sudo), else says which
+	@tests/rig/setup.sh
+
+# ---- firmware binaries -----------------------------------------------------------------------
+
+$(DRIVER): $(call efi-objects,$(DRIVER_SRC))
+	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_boot_service_driver /out:$@ $^
+$(COMMAND): $(call efi-objects,$(COMMAND_SRC))
+	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $^
+$(AGENT): $(call efi-objects,$(AGENT_SRC))
+	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $^
+$(OUT)/obj/%.obj: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(EFI_CFLAGS) -MMD -MP -MF $(@:.obj=.d) -c $< -o $@
+
+# ---- host binaries ---------------------------------------------------------------------------
+
+$(PLUGIN): $(call host-objects,$(PLUGIN_SRC))
+	$(CC) -shared -o $@ $^
+$(HOST)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+$(HOST)/unit/%: $(HOST)/unit/obj/tests/unit/%.o $(call unit-objects,$(UNIT_LIB))
+	$(CC) $(UNIT_CFLAGS) -o $@ $^ -lcmocka
+$(HOST)/unit/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(UNIT_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+.SECONDARY:
+-include $(shell find $(BUILD)/$(ARCH) $(BUILD)/host -name '*.d' 2>/dev/null)

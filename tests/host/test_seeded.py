@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""Each named bug of core/seeded.h, built in, makes the unit tests of reading fail.
+
+The same programs without a bug pass in the unit suite of the same run.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SEEDS = re.findall(r"#ifdef QC_SEEDED_(\w+)", (ROOT / "core" / "seeded.h").read_text())
+BUILD_TIMEOUT_S = 120
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_seeded_bug_is_found(seed, cache):
+    build = cache.parent / "seeded" / seed
+    program = build / "host" / "unit" / "test_read"
+    plain = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+    subprocess.run(["make", "-s", f"SEEDED={seed}", f"BUILD={build.relative_to(ROOT)}",
+                    str(program.relative_to(ROOT))],
+                   cwd=ROOT, env=plain, check=True, timeout=BUILD_TIMEOUT_S, stdin=subprocess.DEVNULL)
+    run = subprocess.run([program], capture_output=True, text=True, errors="replace",
+                         timeout=BUILD_TIMEOUT_S, check=False,
+                         env=dict(os.environ, CMOCKA_MESSAGE_OUTPUT="TAP"))
+    assert run.returncode != 0
+    assert "not ok" in run.stdout + run.stderr
+
+
+def test_seeds_are_listed():
+    assert "l2_lookup" in SEEDS

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * The disk in memory and the image builder; see support.h for what they promise. Everything here
+ * checks the engine's own promises to a disk too: no empty request, none past the end.
+ */
+#include "support.h"
+
+#define COPIED (UINT64_C(1) << 63)
+
+static qc_status mem_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
+{
+    struct mem_disk *mem = (struct mem_disk *)disk;
+
+    assert_true(len > 0);
+    assert_true(host_off <= disk->size_bytes && len <= disk->size_bytes - host_off);
+    mem->reads_count++;
+    mem->read_off_last = host_off;
+    mem->read_len_last = len;
+    if (mem->reads_count == mem->fail_at) {
+        memset(buf, 0xee, len); /* a failed read may leave anything behind */
+        return QC_IO;
+    }
+    memcpy(buf, mem->bytes + host_off, len);
+    return QC_OK;
+}
+
+static const struct qc_disk_ops mem_ops = {.read = mem_read};
+
+void put_be32(uint8_t *bytes, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        bytes[i] = (uint8_t)(value >> (24 - 8 * i));
+}
+
+void put_be64(uint8_t *bytes, uint64_t value)
+{
+    put_be32(bytes, (uint32_t)(value >> 32));
+    put_be32(bytes + 4, (uint32_t)value);
+}
+
+uint8_t pattern_at(uint64_t host_off)
+{
+    return (uint8_t)(host_off * 7 + (host_off >> 9) * 13 + (host_off >> 16) * 31 + 1);
+}
+
+void rig_build(struct rig *rig, uint32_t version, unsigned cluster_bits, uint64_t guest_bytes,
+               unsigned data_clusters)
+{
+    uint64_t cluster = UINT64_C(1) << cluster_bits;
+    uint8_t *bytes = rig->disk.bytes;
+    uint64_t reach = cluster * (cluster / 8);
+
+    memset(rig, 0, sizeof(*rig));
+    rig->cluster_bytes = cluster;
+    rig->disk.disk.ops = &mem_ops;
+    rig->disk.disk.block_bytes = 512;
+    rig->disk.disk.size_bytes = cluster * (AT_DATA + data_clusters);
+    assert_true(rig->disk.disk.size_bytes <= MEM_DISK_BYTES);
+    for (uint64_t off = cluster * AT_DATA; off < rig->disk.disk.size_bytes; off++)
+        bytes[off] = pattern_at(off);
+
+    memcpy(bytes, "QFI\xfb", 4);
+    put_be32(bytes + 4, version);
+    put_be32(bytes + 20, cluster_bits);
+    put_be64(bytes + 24, guest_bytes);
+    put_be32(bytes + 36, (uint32_t)((guest_bytes + reach - 1) / reach));
+    put_be64(bytes + 40, cluster * AT_L1);
+    put_be64(bytes + 48, cluster * AT_REFTABLE);
+    put_be32(bytes + 56, 1);
+    if (version >= 3) {
+        put_be32(bytes + 96, 4);
+        put_be32(bytes + 100, 112);
+    }
+    put_be64(bytes + cluster * AT_REFTABLE, cluster * AT_REFBLOCK);
+    put_be64(bytes + cluster * AT_L1, cluster * AT_L2 | COPIED);
+}
+
+void rig_set_l2(struct rig *rig, uint64_t entry_index, uint64_t entry)
+{
+    put_be64(rig->disk.bytes + rig->cluster_bytes * AT_L2 + entry_index * 8, entry);
+}
+
+uint64_t rig_data_off(const struct rig *rig, unsigned data_cluster)
+{
+    return rig->cluster_bytes * (AT_DATA + data_cluster);
+}
+
+qc_status rig_open(struct rig *rig)
+{
+    qc_cache_init(&rig->cache, rig->pool, sizeof(rig->pool));
+    return qc_open(&rig->image, &rig->cache, &rig->disk.disk);
+}
+
+void rig_expect(struct rig *rig, qc_status status, const char *detail)
+{
+    rig->disk.reads_count = 0;
+    assert_int_equal(rig_open(rig), status);
+    assert_string_equal(qc_detail(&rig->image), detail);
+    assert_in_range(rig->disk.reads_count, 0, 64);
+}
+
+int rig_setup(void **state)
+{
+    *state = aligned_alloc(QC_PAGE_BYTES, (sizeof(struct rig) + QC_PAGE_BYTES - 1) &
+                                              ~(size_t)(QC_PAGE_BYTES - 1));
+    if (*state == NULL)
+        return -1;
+    memset(*state, 0, sizeof(struct rig));
+    return 0;
+}
+
+int rig_teardown(void **state)
+{
+    free(*state);
+    return 0;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * What the unit tests share: a disk in memory that counts and fails on order, and the smallest
+ * images worth testing, built byte by byte so that every field can be made wrong.
+ */
+#ifndef UNIT_SUPPORT_H
+#define UNIT_SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../../core/qcow2.h"
+
+#define MEM_DISK_BYTES (4u * 1024 * 1024)
+#define POOL_BYTES     (32u * QC_PAGE_BYTES)
+
+/* Where the small image keeps its parts, in clusters of any size. */
+enum { AT_HEADER, AT_REFTABLE, AT_REFBLOCK, AT_L1, AT_L2, AT_DATA };
+
+struct mem_disk {
+    struct qc_disk disk; /* first, so that a disk's pointer is its mem_disk's */
+    uint8_t bytes[MEM_DISK_BYTES];
+    unsigned reads_count;
+    uint64_t read_off_last, read_len_last;
+    unsigned fail_at; /* the read of this number fails, counted from 1; 0: none */
+};
+
+struct rig {
+    struct mem_disk disk;
+    struct qc_cache cache;
+    struct qc_image image;
+    uint64_t cluster_bytes;
+    _Alignas(QC_PAGE_BYTES) uint8_t pool[POOL_BYTES];
+};
+
+void put_be32(uint8_t *bytes, uint32_t value);
+void put_be64(uint8_t *bytes, uint64_t value);
+
+/*
+ * A v2 or v3 image of guest_bytes: empty L2 table for the first L1 entry, the disk cut right behind
+ * data_clusters clusters of data, whose bytes are all different from their neighbours'.
+ */
+void rig_build(struct rig *rig, uint32_t version, unsigned cluster_bits, uint64_t guest_bytes,
+               unsigned data_clusters);
+void rig_set_l2(struct rig *rig, uint64_t entry_index, uint64_t entry);
+uint64_t rig_data_off(const struct rig *rig, unsigned data_cluster);
+qc_status rig_open(struct rig *rig);
+
+/* Opens and requires exactly this answer and sentence, and that no byte of the disk changed. */
+void rig_expect(struct rig *rig, qc_status status, const char *detail);
+
+/* A test whose state is one zeroed rig. */
+int rig_setup(void **state);
+int rig_teardown(void **state);
+#define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, rig_setup, rig_teardown)
+
+/* The byte that fills the disk at host_off outside the tables. */
+uint8_t pattern_at(uint64_t host_off);
+
+#endif
