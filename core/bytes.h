@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * Bytes and numbers: what every file of the core needs and no header of a freestanding compiler has.
+ * Bytes and numbers: what every file of the core needs and no header of a freestanding compiler
+ * has.
  *
  * Promises: loads work at any alignment; arithmetic here never overflows silently.
  */

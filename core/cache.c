@@ -3,8 +3,8 @@
  * The cache's hash and its three lists, all by index inside the caller's pool.
  *
  * A slot is on exactly one list: FREE (no key), QUEUE and MAIN (key and page) or GHOST (key only).
- * Each page below pages_used belongs to one slot of QUEUE or MAIN. A slice whose read failed keeps its
- * place with len 0, so that no page is ever lost and the next call simply reads again.
+ * Each page below pages_used belongs to one slot of QUEUE or MAIN. A slice whose read failed keeps
+ * its place with len 0, so that no page is ever lost and the next call simply reads again.
  */
 #include "cache.h"
 
@@ -17,8 +17,7 @@
 static uint32_t bucket_of(const struct qc_cache *cache, uint64_t host_off)
 {
     /* Slices are multiples of 512; Fibonacci hashing spreads what tables leave regular. */
-    return (uint32_t)(((host_off >> 9) * UINT64_C(0x9e3779b97f4a7c15)) >> 40) &
-           cache->buckets_mask;
+    return (uint32_t)(((host_off >> 9) * UINT64_C(0x9e3779b97f4a7c15)) >> 40) & cache->buckets_mask;
 }
 
 static void list_remove(struct qc_cache *cache, uint16_t index)
@@ -111,8 +110,6 @@ static uint16_t page_take(struct qc_cache *cache)
         page = cache->slots[victim].page;
         slot_free(cache, victim);
     }
-    if (cache->lists[QC_LIST_FREE].count == 0)
-        slot_free(cache, cache->lists[QC_LIST_GHOST].tail);
     return page;
 }
 
@@ -146,11 +143,14 @@ static qc_status load(struct qc_cache *cache, struct qc_disk *disk, uint64_t hos
 {
     uint16_t page = page_take(cache);
     uint8_t *bytes = cache->pages + (size_t)page * QC_PAGE_BYTES;
-    uint16_t index = hash_find(cache, host_off); /* a ghost, unless page_take just dropped it */
+    uint16_t index = hash_find(cache, host_off); /* a ghost, if any */
     enum qc_cache_list list = heat == QC_HEAT_TOP || index != NONE ? QC_LIST_MAIN : QC_LIST_QUEUE;
     qc_status status = disk->ops->read(disk, host_off, bytes, len);
 
     if (index == NONE) {
+        /* There are more slots than pages: where none is free, some are ghosts. */
+        if (cache->lists[QC_LIST_FREE].count == 0)
+            slot_free(cache, cache->lists[QC_LIST_GHOST].tail);
         index = cache->lists[QC_LIST_FREE].tail;
         cache->slots[index].host_off = host_off;
         hash_add(cache, index);

@@ -7,8 +7,8 @@
  * read once from end to end does not push out the slices in use.
  *
  * Replacement is 2Q (Johnson and Shasha, 1994): a new slice waits in a short queue, and only one
- * that is asked for again after it left that queue (a ghost entry remembers it) joins the main list,
- * which is kept in order of use. Slices of tables that every lookup passes join it at once.
+ * that is asked for again after it left that queue (a ghost entry remembers it) joins the main
+ * list, which is kept in order of use. Slices of tables that every lookup passes join it at once.
  *
  * Left to others: what a slice means, and which bytes of a disk may be read as a table.
  */
@@ -63,8 +63,8 @@ struct qc_cache {
 void qc_cache_init(struct qc_cache *cache, void *pool, size_t pool_bytes);
 
 /*
- * The slice of len bytes (1 to QC_PAGE_BYTES) at host_off of disk, read if it is not here. All of it
- * lies inside the disk. *ret_slice is valid until the next call on this cache. QC_OK or QC_IO.
+ * The slice of len bytes (1 to QC_PAGE_BYTES) at host_off of disk, read if it is not here. All of
+ * it lies inside the disk. *ret_slice is valid until the next call on this cache. QC_OK or QC_IO.
  */
 qc_status qc_cache_get(struct qc_cache *cache, struct qc_disk *disk, uint64_t host_off,
                        uint32_t len, enum qc_heat heat, const uint8_t **ret_slice);

@@ -3,8 +3,8 @@
  * struct qc_disk: the only thing the engine asks of the world.
  *
  * A disk is a run of bytes, numbered from 0, on which an image stands: a partition, a whole disk, a
- * file on a host. Whoever provides one (drivers/) fills this struct and keeps it valid as long as an
- * image is open on it.
+ * file on a host. Whoever provides one (drivers/) fills this struct and keeps it valid as long as
+ * an image is open on it.
  *
  * The engine promises: no request passes size_bytes, no request is empty, one request at a time.
  * It does not promise alignment; a driver whose device wants blocks bounces what does not fit.

@@ -92,9 +92,8 @@ static qc_status refuse_feature(struct walk *walk, unsigned bit, uint64_t table_
             return status;
         if (feature[0] == INCOMPATIBLE_KIND && feature[1] == bit) {
             feature[2 + FEATURE_NAME_BYTES] = '\0';
-            return qc_fail(walk->detail, QC_UNSUPPORTED,
-                           "unknown incompatible feature bit %u (%s)", QC_U(bit),
-                           (const char *)feature + 2);
+            return qc_fail(walk->detail, QC_UNSUPPORTED, "unknown incompatible feature bit %u (%s)",
+                           QC_U(bit), (const char *)feature + 2);
         }
     }
     return qc_fail(walk->detail, QC_UNSUPPORTED, "unknown incompatible feature bit %u", QC_U(bit));

@@ -3,12 +3,13 @@
  * The image header and its extensions: parsed once at open, checked before anything else trusts it.
  *
  * Promises: after qc_header_check every offset in struct qc_header is aligned, lies inside the disk
- * with the bytes that are used behind it, and overlaps no other table of the header; every shift and
- * product made of its fields fits 64 bits. What the format forbids is QC_CORRUPT, what is legal but
- * not implemented QC_UNSUPPORTED.
+ * with the bytes that are used behind it, and overlaps no other table of the header; every shift
+ * and product made of its fields fits 64 bits. What the format forbids is QC_CORRUPT, what is legal
+ * but not implemented QC_UNSUPPORTED.
  *
  * Left to others: entries of the tables (map.c), and everything an image may say about itself that
- * only its use can prove wrong. Format: QEMU's docs/interop/qcow2, "Header" and "Header extensions".
+ * only its use can prove wrong. Format: QEMU's docs/interop/qcow2, "Header" and "Header
+ * extensions".
  */
 #ifndef QC_HEADER_H
 #define QC_HEADER_H
@@ -51,8 +52,8 @@ struct qc_header {
     uint32_t cluster_bits;  /* QC_CLUSTER_BITS_MIN to QC_CLUSTER_BITS_MAX */
     uint32_t cluster_bytes; /* 1 << cluster_bits */
     uint32_t header_bytes;
-    uint64_t guest_bytes;  /* as stored; qc_size rounds it down to whole sectors */
-    uint64_t backing_off;  /* 0: none */
+    uint64_t guest_bytes; /* as stored; qc_size rounds it down to whole sectors */
+    uint64_t backing_off; /* 0: none */
     uint32_t backing_bytes;
     uint32_t crypt_method;
     uint64_t l1_off;
@@ -69,9 +70,10 @@ struct qc_header {
 };
 
 /*
- * Takes the fields out of the image's first bytes; QC_HEADER_BYTES_MAX of them, fewer where the disk
- * is shorter. QC_FOREIGN: no qcow2 magic, or shorter than any header. QC_UNSUPPORTED: a version of
- * which not even the fields are known. QC_CORRUPT: impossible header length or cluster size.
+ * Takes the fields out of the image's first bytes; QC_HEADER_BYTES_MAX of them, fewer where the
+ * disk is shorter. QC_FOREIGN: no qcow2 magic, or shorter than any header. QC_UNSUPPORTED: a
+ * version of which not even the fields are known. QC_CORRUPT: impossible header length or cluster
+ * size.
  */
 qc_status qc_header_parse(const uint8_t *bytes, uint32_t bytes_count, struct qc_header *ret_header,
                           struct qc_detail *detail);

@@ -61,9 +61,9 @@ uint64_t qc_size(const struct qc_image *image);
 
 /*
  * Reads len bytes of the guest disk at guest_off into buf. QC_RANGE when they are not all inside
- * qc_size; QC_IO, QC_CORRUPT, QC_UNSUPPORTED (with a line in qc_detail) when they cannot be had, and
- * then buf's content is unspecified. len 0 is QC_OK. Neighbouring clusters that also neighbour each
- * other on the host are read in one request.
+ * qc_size; QC_IO, QC_CORRUPT, QC_UNSUPPORTED (with a line in qc_detail) when they cannot be had,
+ * and then buf's content is unspecified. len 0 is QC_OK. Neighbouring clusters that also neighbour
+ * each other on the host are read in one request.
  */
 qc_status qc_read(struct qc_image *image, uint64_t guest_off, void *buf, size_t len);
 

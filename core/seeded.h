@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * Named bugs, for the tests to find: a suite that stays green with one of them built in is a defect.
+ * Named bugs, for the tests to find: a suite that stays green with one of them built in is a
+ * defect.
  *
  * `make test-seeded SEEDED=name` defines QC_SEEDED_name; no other build defines any, and then every
  * QC_SEED is a constant 0. Each name says here what is broken.

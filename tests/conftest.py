@@ -61,7 +61,7 @@ class UnitProgram(pytest.File):
     def result_of(self, name):
         if self.results is None:
             self.results = self.run_program()
-        return self.results.get(name, (False, "the program did not get to this test\n" + self.output))
+        return self.results.get(name, (False, "it did not get to this test\n" + self.output))
 
     def run_program(self):
         program = build_folder(self.config) / "host" / "unit" / self.path.stem

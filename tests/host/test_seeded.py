@@ -23,7 +23,7 @@ def test_seeded_bug_is_found(seed, cache):
     plain = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
     subprocess.run(["make", "-s", f"SEEDED={seed}", f"BUILD={build.relative_to(ROOT)}",
                     str(program.relative_to(ROOT))],
-                   cwd=ROOT, env=plain, check=True, timeout=BUILD_TIMEOUT_S, stdin=subprocess.DEVNULL)
+                   cwd=ROOT, env=plain, check=True, timeout=BUILD_TIMEOUT_S)
     run = subprocess.run([program], capture_output=True, text=True, errors="replace",
                          timeout=BUILD_TIMEOUT_S, check=False,
                          env=dict(os.environ, CMOCKA_MESSAGE_OUTPUT="TAP"))

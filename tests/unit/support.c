@@ -101,8 +101,8 @@ void rig_expect(struct rig *rig, qc_status status, const char *detail)
 
 int rig_setup(void **state)
 {
-    *state = aligned_alloc(QC_PAGE_BYTES, (sizeof(struct rig) + QC_PAGE_BYTES - 1) &
-                                              ~(size_t)(QC_PAGE_BYTES - 1));
+    *state = aligned_alloc(QC_PAGE_BYTES,
+                           (sizeof(struct rig) + QC_PAGE_BYTES - 1) & ~(size_t)(QC_PAGE_BYTES - 1));
     if (*state == NULL)
         return -1;
     memset(*state, 0, sizeof(struct rig));

@@ -80,8 +80,8 @@ static uint8_t buf[1024 * 1024];
 static void begin(struct virtual_disk *virtual, struct qc_cache *cache, struct qc_image *image,
                   bool is_shuffled)
 {
-    *virtual = (struct virtual_disk){
-        .disk = {&virtual_ops, DATA_OFF + GUEST, 512}, .is_shuffled = is_shuffled};
+    *virtual = (struct virtual_disk){.disk = {&virtual_ops, DATA_OFF + GUEST, 512},
+                                     .is_shuffled = is_shuffled};
     qc_cache_init(cache, pool, sizeof(pool));
     assert_int_equal(qc_open(image, cache, &virtual->disk), QC_OK);
 }

@@ -203,8 +203,9 @@ static void unknown_feature_is_named_from_the_table(void **state)
     memcpy(table + 96 + 2, "time\ttravel", 11);
     rig_expect(list.rig, QC_OK, "");
     set_unknown_bit(&list, 5);
-    rig_expect(list.rig, QC_UNSUPPORTED,
-               "unknown incompatible feature bit 5 (time?travelxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx)");
+    rig_expect(
+        list.rig, QC_UNSUPPORTED,
+        "unknown incompatible feature bit 5 (time?travelxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx)");
     set_unknown_bit(&list, 7);
     rig_expect(list.rig, QC_UNSUPPORTED, "unknown incompatible feature bit 7");
 }

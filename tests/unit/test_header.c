@@ -257,7 +257,8 @@ static void cve_2014_0143_huge_l1(void **state)
     put_be32(head(rig) + 36, UINT32_MAX);
     rig_expect(rig, QC_UNSUPPORTED, "L1 table too large: 4294967295 entries");
     put_be32(head(rig) + 36, 4194304);
-    rig_expect(rig, QC_CORRUPT, "L1 table offset 0x30000 invalid"); /* legal, but not on this disk */
+    rig_expect(rig, QC_CORRUPT,
+               "L1 table offset 0x30000 invalid"); /* legal, but not on this disk */
     put_be32(head(rig) + 36, 1);
     rig_expect(rig, QC_CORRUPT, "L1 table too small: 1 entries");
     put_be32(head(rig) + 36, 3); /* longer than needed: VM state lies there */

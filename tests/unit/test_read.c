@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * Reading: what each kind of entry gives, how runs are merged, where requests may begin and end, and
- * that a damaged entry is an error for those who read it and for nobody else.
+ * Reading: what each kind of entry gives, how runs are merged, where requests may begin and end,
+ * and that a damaged entry is an error for those who read it and for nobody else.
  */
 #include "support.h"
 
@@ -54,8 +54,8 @@ static void each_kind_of_entry_reads_right(void **state)
     rig_set_l2(rig, 0, 0);
     rig_set_l2(rig, 1, ZERO);
     rig_set_l2(rig, 2, rig_data_off(rig, 2) | ZERO | COPIED);
-    rig_set_l2(rig, 3, rig_data_off(rig, 9));          /* shared with a snapshot: not COPIED */
-    rig_set_l2(rig, 4, COPIED);                        /* offset 0 is no cluster */
+    rig_set_l2(rig, 3, rig_data_off(rig, 9)); /* shared with a snapshot: not COPIED */
+    rig_set_l2(rig, 4, COPIED);               /* offset 0 is no cluster */
     assert_int_equal(rig_open(rig), QC_OK);
     read_ok(rig, 0, GUEST);
     expect_zeros(buf + 1, 3 * CLUSTER);
@@ -207,7 +207,8 @@ static void map_tells_the_kinds_apart(void **state)
     assert_int_equal(qc_map(&rig->image, 0, UINT64_MAX, &extent), QC_RANGE);
 }
 
-/* Requires that cluster 3 fails so, that its neighbours do not, and that a merged read fails too. */
+/* Requires that cluster 3 fails so, that its neighbours do not, and that a merged read fails too.
+ */
 static void expect_bad_cluster_3(struct rig *rig, uint64_t entry, qc_status status)
 {
     char line[QC_DETAIL_BYTES];
