@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * A disk for the engine on top of a firmware disk: EFI_BLOCK_IO_PROTOCOL (UEFI 2.10, 13.9).
+ *
+ * Promises: a request that the device can take as it is becomes one ReadBlocks with the caller's
+ * own buffer. Any other takes the bytes that do not fit through the struct's buffer, and never
+ * reads a block twice. The medium is the one seen at init: after a change every read fails.
+ *
+ * Left to others: finding the protocol, keeping it open, and one call at a time. Disk I/O is not
+ * used for data: it would cost a second layer of the same work for each request.
+ */
+#ifndef DRIVERS_EFI_BLOCK_H
+#define DRIVERS_EFI_BLOCK_H
+
+#include <efi.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../core/disk.h"
+
+#define EFI_BLOCK_BYTES_MIN    512u
+#define EFI_BLOCK_BYTES_MAX    4096u
+#define EFI_BLOCK_IO_ALIGN_MAX 4096u
+#define EFI_BLOCK_BOUNCE_BYTES (64u * 1024)
+/* Some disks refuse a request of a gigabyte, so what is longer than this is sent in parts. */
+#define EFI_BLOCK_TRANSFER_BYTES_MAX (64u * 1024 * 1024)
+
+struct efi_block {
+    _Alignas(EFI_BLOCK_IO_ALIGN_MAX) uint8_t bounce[EFI_BLOCK_BOUNCE_BYTES];
+    struct qc_disk disk; /* what the engine gets */
+    EFI_BLOCK_IO_PROTOCOL *parent;
+    UINT32 media_id;
+    EFI_STATUS last_status; /* the parent's answer to the last request: tells why QC_IO was said */
+};
+
+/*
+ * Whether a disk can be made of parent: a medium is present, blocks of EFI_BLOCK_BYTES_MIN to
+ * EFI_BLOCK_BYTES_MAX bytes (a power of two), a possible IoAlign, a size in bytes that fits 64
+ * bits.
+ */
+bool efi_block_fits(const EFI_BLOCK_IO_PROTOCOL *parent);
+
+/* Fills block->disk. parent passed efi_block_fits and stays valid as long as block is in use. */
+void efi_block_init(struct efi_block *block, EFI_BLOCK_IO_PROTOCOL *parent);
+
+#endif

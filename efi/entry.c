@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * The driver's way in and out of the firmware.
+ *
+ * Promises: loading installs protocols on the image handle and touches no device; a second copy
+ * answers EFI_ALREADY_STARTED and leaves nothing. Unloading gives every container back first; if
+ * one cannot be given back, the driver stays loaded and whole.
+ */
+#include "driver.h"
+#include "proto/supported_version.h"
+
+EFI_SYSTEM_TABLE *efi_system;
+EFI_BOOT_SERVICES *efi_boot;
+EFI_GUID guid_block_io = EFI_BLOCK_IO_PROTOCOL_GUID;
+EFI_GUID guid_device_path = EFI_DEVICE_PATH_PROTOCOL_GUID;
+EFI_GUID guid_disk_io = EFI_DISK_IO_PROTOCOL_GUID;
+
+static EFI_GUID guid_loaded_image = EFI_LOADED_IMAGE_PROTOCOL_GUID;
+static EFI_GUID guid_driver_binding = EFI_DRIVER_BINDING_PROTOCOL_GUID;
+static EFI_GUID guid_component_name = EFI_COMPONENT_NAME_PROTOCOL_GUID;
+static EFI_GUID guid_component_name2 = EFI_COMPONENT_NAME2_PROTOCOL_GUID;
+static EFI_GUID guid_supported_version = EFI_DRIVER_SUPPORTED_EFI_VERSION_PROTOCOL_GUID;
+static EFI_GUID guid_driver = QCOW2_DRIVER_GUID;
+
+static EFI_DRIVER_SUPPORTED_EFI_VERSION_PROTOCOL supported_version = {
+    .Length = sizeof(supported_version), .FirmwareVersion = 2u << 16 | 100, /* 2.10 */
+};
+
+static EFI_STATUS EFIAPI driver_unload(EFI_HANDLE image_handle)
+{
+    /* Each round frees a slot or ends the loop. */
+    for (struct attached *attached; (attached = attached_any()) != NULL;) {
+        efi_boot->DisconnectController(attached->container, image_handle, NULL);
+        if (attached->container != NULL)
+            return EFI_DEVICE_ERROR;
+    }
+    return efi_boot->UninstallMultipleProtocolInterfaces(
+        image_handle, &guid_driver_binding, &driver_binding, &guid_component_name2,
+        &component_name2, &guid_component_name, &component_name, &guid_supported_version,
+        &supported_version, &guid_driver, &driver_binding, NULL);
+}
+
+EFI_STATUS EFIAPI efi_main(EFI_HANDLE image_handle, EFI_SYSTEM_TABLE *system)
+{
+    EFI_LOADED_IMAGE_PROTOCOL *loaded_image;
+    void *other_driver;
+    EFI_STATUS status;
+
+    efi_system = system;
+    efi_boot = system->BootServices;
+    if (!EFI_ERROR(efi_boot->LocateProtocol(&guid_driver, NULL, &other_driver)))
+        return EFI_ALREADY_STARTED;
+    status = efi_boot->OpenProtocol(image_handle, &guid_loaded_image, (void **)&loaded_image,
+                                    image_handle, NULL, EFI_OPEN_PROTOCOL_GET_PROTOCOL);
+    if (EFI_ERROR(status))
+        return status;
+    loaded_image->Unload = driver_unload;
+    driver_binding.ImageHandle = image_handle;
+    driver_binding.DriverBindingHandle = image_handle;
+    return efi_boot->InstallMultipleProtocolInterfaces(
+        &image_handle, &guid_driver_binding, &driver_binding, &guid_component_name2,
+        &component_name2, &guid_component_name, &component_name, &guid_supported_version,
+        &supported_version, &guid_driver, &driver_binding, NULL);
+}
