@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * The test agent: an EFI application that carries out a script of orders and reports what it saw.
+ *
+ * main.c takes the orders, the other files carry them out; what they share is declared here. Every
+ * answer is one line on the debug console port, "order: key=value ...", for vm.py to judge: the
+ * agent itself decides only what a single call must answer (checks.c). Nothing is allocated.
+ */
+#ifndef AGENT_H
+#define AGENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <efi.h>
+
+#define AGENT_WORDS_MAX    6u
+#define AGENT_HANDLES_MAX  512u
+#define AGENT_BUFFER_BYTES (1u << 20)
+/* Room after the buffer's end, for reads into misaligned places. */
+#define AGENT_SLACK_BYTES 8192u
+
+/* What the orders share: the firmware's tables, the driver under test, the disk chosen by select.
+ */
+struct agent {
+    EFI_HANDLE image;
+    EFI_SYSTEM_TABLE *st;
+    EFI_BOOT_SERVICES *bs;
+    EFI_HANDLE driver; /* NULL: not loaded */
+    uint64_t driver_base;
+    uint64_t driver_bytes;
+    EFI_HANDLE parent; /* what the image lies on */
+};
+
+extern struct agent agent;
+extern uint8_t agent_buffer[AGENT_BUFFER_BYTES + AGENT_SLACK_BYTES];
+
+extern EFI_GUID guid_block_io;
+extern EFI_GUID guid_device_path;
+extern EFI_GUID guid_disk_io;
+extern EFI_GUID guid_files;
+extern EFI_GUID guid_loaded_image;
+
+/* ports.c: the channels of the virtual machine. */
+void port_put(char character);
+_Noreturn void port_exit(uint8_t code);
+/* Reads exactly len bytes of the fw_cfg file name; false when there is no such file. */
+bool port_file(const char *name, void *buf, size_t len);
+
+/* say.c: one report line is a sequence of these, closed by say_end. */
+void say(const char *text);
+void say_number(const char *key, uint64_t value);
+void say_hex(const char *key, uint64_t value);
+void say_status(const char *key, EFI_STATUS status);
+void say_wide(const char *key, const CHAR16 *text);
+void say_end(void);
+
+/* find.c */
+/* Handles that have protocol (NULL: all handles) into the shared list; how many. */
+size_t find_handles(EFI_GUID *protocol, EFI_HANDLE **ret_list);
+void *find_protocol(EFI_HANDLE handle, EFI_GUID *protocol);
+/* The handle of the disk on PCI device slot, or of its partition part (0: the whole disk). */
+EFI_HANDLE find_disk(uint64_t slot, uint64_t part);
+/* The image's Block I/O on the chosen disk, or NULL; the handle too when ret_handle is not NULL. */
+EFI_BLOCK_IO_PROTOCOL *find_child(EFI_HANDLE *ret_handle);
+/* How many Block I/O handles there are whose path ends in the driver's node. */
+size_t find_children_count(void);
+/* The file system that lies in the child or a partition of it, or NULL. */
+EFI_HANDLE find_volume(void);
+bool equal(const void *left, const void *right, size_t len);
+
+/* The orders. words[0] is the order itself; missing words are "". */
+uint64_t number(const char *word);
+void order_load(char **words);
+void order_unload(char **words);
+void order_connect(char **words);
+void order_disconnect(char **words);
+void order_reconnect(char **words);
+void order_select(char **words);
+void order_handles(char **words);
+void order_opens(char **words);
+void order_start(char **words);
+void order_names(char **words);
+void order_read(char **words);
+void order_sum(char **words);
+void order_file(char **words);
+void order_media(char **words);
+void order_path(char **words);
+void order_count(char **words);
+void order_checks(char **words);
+void order_medium(char **words);
+void order_watch(char **words);
+void order_tpl(char **words);
+void order_console(char **words);
+void watch_console(void);
+EFI_TPL current_tpl(void);
+
+#endif

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""What the firmware tests share: images with their true content, and a way into the machine."""
+
+import hashlib
+import zlib
+from pathlib import Path
+
+import pytest
+
+import machine
+import vm
+from images import disks, matrix
+
+DRIVER = "EFI\\BOOT\\qcow2x64.efi"
+
+
+class Rig:
+    """Builds disks in a folder of its own and runs the agent's orders on them."""
+
+    def __init__(self, build, cache, folder):
+        self.build, self.cache, self.folder = build, cache, folder
+        self.cells = {cell.name: cell for cell in matrix.cells()}
+
+    def image(self, name):
+        """A legal image, by its name in images/matrix.py."""
+        return self.cells[name].make(self.cache / "matrix")
+
+    def content(self, qcow2):
+        """The bytes that QEMU reads from it, whole sectors only."""
+        raw = self.folder / f"{Path(qcow2).stem}.raw"
+        if not raw.exists():
+            disks.run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", qcow2, raw)
+        content = raw.read_bytes()
+        return content[:len(content) // 512 * 512]
+
+    def partitioned(self, name, images, block_bytes=512):
+        """A GPT disk with one partition an image, numbered from 1."""
+        parts = [(disks.DATA_TYPE, image) for image in images]
+        return disks.write_gpt(self.folder / f"{name}.raw", parts, block_bytes, name)
+
+    def run(self, orders, *attached, cold=False):
+        return vm.run(self.build, self.cache, orders, attached, cold)
+
+    def loaded(self, orders, *attached, cold=False):
+        """The same, behind the driver's load and connect."""
+        return self.run(["connect", f"load {DRIVER}", "connect"] + orders, *attached, cold=cold)
+
+
+@pytest.fixture(scope="session")
+def rig(build, cache, tmp_path_factory):
+    return Rig(build, cache, tmp_path_factory.mktemp("firmware"))
+
+
+def crc(content):
+    """As the agent prints it."""
+    return f"{zlib.crc32(content):x}"
+
+
+def select(device="virtio", part=0):
+    return f"select {vm.SLOTS[device]} {part}"
+
+
+def virtio(path, block_bytes=512):
+    return machine.Disk(path, block_bytes=block_bytes)
+
+
+def seed_of(*words):
+    """A number that depends on the words alone."""
+    return int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:8], "big")

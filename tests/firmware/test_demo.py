@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The demo reaches Linux through the driver, and fails, saying why, whenever that is not so."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import demo
+from images.demo import BREAKS, demo_disks
+
+RIG = Path(demo.__file__).parent
+TIMEOUT_S = 200
+NONCE = "00112233"
+GOOD = f"payload: OK\nqcow2-efi: inside, nonce {NONCE}, payload ok\n"
+
+
+def program(name, *arguments):
+    return subprocess.run([sys.executable, RIG / name, *arguments], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          errors="replace", timeout=TIMEOUT_S, check=False)
+
+
+def last_line(done):
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("layout", ["partition", "disk"])
+def test_linux_is_reached(build, layout):
+    done = program("demo.py", "--build", build, "--layout", layout)
+    assert last_line(done) == "run: Linux reached through the driver, nonce equal"
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout and "Linux version" in done.stdout
+
+
+@pytest.mark.parametrize("layout,broken,reason", [
+    ("partition", "nodriver", "the boot program gave up: qcow2: driver qcow2x64.efi not found"),
+    ("disk", "byte", "the kernel in the qcow2 is damaged: "),
+], ids=BREAKS)
+def test_broken_is_noticed(build, layout, broken, reason):
+    done = program("demo.py", "--build", build, "--layout", layout, "--break", broken)
+    assert last_line(done).startswith(f"run: FAILED: {reason}")
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("device,own_esp", [("nvme", False), ("usb", True)])
+def test_boot_an_image_of_ones_own(build, cache, tmp_path, device, own_esp):
+    """With the boot program's ESP, and with a folder that has a loader but no driver."""
+    made = demo_disks(tmp_path / "demo", cache, build / "x64/qcow2x64.efi",
+                      build / "x64/qcow2.efi", "disk")
+    arguments = ["--disk", made.disks[1], "--device", device]
+    if own_esp:
+        loader = tmp_path / "esp/EFI/BOOT/BOOTX64.EFI"
+        loader.parent.mkdir(parents=True)
+        loader.write_bytes((build / "x64/qcow2.efi").read_bytes())
+        arguments += ["--esp", tmp_path / "esp"]
+    done = program("boot.py", "--build", build, *arguments)
+    assert f"nonce {made.nonce}, payload ok" in done.stdout
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("arguments,words", [
+    (["--disk", ""], "DISK is not set"),
+    (["--disk", "/nowhere/image.qcow2"], "DISK=/nowhere/image.qcow2: no such file"),
+    (["--disk", "/bin/sh", "--esp", "/nowhere"], "ESP=/nowhere: no such folder"),
+], ids=["unset", "missing", "esp"])
+def test_boot_says_what_is_wrong(build, arguments, words):
+    done = program("boot.py", "--build", build, *arguments)
+    assert done.returncode == 2
+    assert last_line(done).startswith(f"boot: {words}")
+
+
+@pytest.mark.parametrize("text,ended,in_time,failure", [
+    (GOOD, True, True, None),
+    (GOOD, False, True, "the system was reached, but the machine did not power off"),
+    (GOOD.replace(NONCE, "44"), True, True, "a system was reached, but not this run's"),
+    (GOOD.replace("payload ok", "payload BAD"), True, True, "the system inside the qcow2 was"),
+    ("", True, True, "the machine ended without reaching"),
+    ("", False, False, "no system reached within"),
+    (GOOD + "Kernel panic - not syncing: x\n", True, True, "the system inside the qcow2 died: "),
+    ("invalid header\n\n -- System halted", False, True,
+     "the kernel in the qcow2 is damaged: invalid header"),
+    ("qcow2: starting x\nBdsDxe: failed to start Boot0001\n", False, True,
+     "the boot program gave up"),
+    ("qcow2: no volume\nqcow2: starting x\nBdsDxe: failed to start Boot0001\n", False, True,
+     "the boot program gave up: qcow2: no volume"),
+    ("Shell> ", False, True, "the firmware found nothing to start"),
+], ids=["good", "stays-on", "other-nonce", "bad-payload", "ends-early", "time-out", "panic",
+        "halted", "gave-up", "gave-up-why", "shell"])
+def test_verdict(text, ended, in_time, failure):
+    judged = demo.judge(text, demo.dead_end(text), ended, in_time, NONCE)
+    assert judged is failure if failure is None else judged.startswith(failure)
+
+
+@pytest.mark.parametrize("script,failure", [
+    (f"printf '{GOOD}'", None),
+    (f"printf '{GOOD}'; exit 3", "the system was reached, but the machine did not power off"),
+    (f"printf '{GOOD}'; exec sleep 60", "the system was reached, but the machine did not"),
+    ("exec sleep 60", "no system reached within"),
+    ("printf 'Kernel panic - x\\n'; exec sleep 60", "the system inside the qcow2 died"),
+], ids=["good", "status", "stays-on", "silent", "panic"])
+def test_machine_is_ended(monkeypatch, script, failure):
+    """A machine that hangs, before or after its verdict, costs the time-out and no more."""
+    monkeypatch.setattr(demo, "BOOT_TIMEOUT_S", 2)
+    judged = demo.boot(["sh", "-c", script], NONCE)
+    assert judged is failure if failure is None else judged.startswith(failure)
+
+
+def test_escapes_are_taken_out():
+    script = "printf '\\033[2J\\033[01;01Hone\\033'; sleep 0.3; printf '[=3htwo\\r\\n'"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as process:
+        assert "".join(demo.console(process, demo.time.monotonic() + 10)) == "onetwo\n"
