@@ -70,7 +70,7 @@ all: setup ## builds the driver, the command and the host front end
 	@$(MAKE) --no-print-directory binaries
 
 .PHONY: binaries test-binaries
-binaries: $(DRIVER) $(COMMAND) $(PLUGIN)
+binaries: $(DRIVER) $(COMMAND) $(PLUGIN) ; @:
 test-binaries: binaries $(AGENT) $(UNIT)
 
 run: all ## boots a Linux from a qcow2 through the driver [LAYOUT=disk] [BREAK=nodriver|byte]

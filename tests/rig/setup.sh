@@ -10,8 +10,8 @@ packages=(
     nbdkit nbdkit-plugin-dev libnbd-bin libcmocka-dev    # the host front end and its clients
     libclang-rt-dev                                      # sanitizers of the unit tests
     qemu-system-x86 qemu-utils ovmf                      # firmware, machine, reference
-    mtools dosfstools gdisk                              # disks
-    busybox-static systemd-boot-efi cpio binutils        # the Linux of the demo
+    mtools dosfstools                                    # disks
+    busybox-static systemd-boot-efi binutils             # the Linux of the demo
     python3 python3-pytest
 )
 
