@@ -27,6 +27,18 @@ static inline uint64_t qc_be64(const void *bytes)
     return __builtin_bswap64(value);
 }
 
+static inline void qc_put_be32(void *bytes, uint32_t value)
+{
+    value = __builtin_bswap32(value);
+    __builtin_memcpy(bytes, &value, sizeof(value));
+}
+
+static inline void qc_put_be64(void *bytes, uint64_t value)
+{
+    value = __builtin_bswap64(value);
+    __builtin_memcpy(bytes, &value, sizeof(value));
+}
+
 static inline uint64_t qc_min(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;

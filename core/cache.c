@@ -14,6 +14,14 @@
 #define QUEUE_PER_PAGES  4u /* the queue's share of the pages */
 #define NONE             0u
 
+#define STAGING_PER_PAGES      16u
+#define STAGING_PAGES_MIN      2u
+#define STAGING_PAGES_MAX      16u
+#define KEEP_PER_PAGES         8u /* what the cache never lends: this share, */
+#define KEEP_PAGES_MIN         4u /* and so many more */
+#define FILTER_BYTES_PER_PAGE  128u
+#define EPOCH_BUCKETS_PER_PAGE 16u /* half as many as records fit */
+
 static uint32_t bucket_of(const struct qc_cache *cache, uint64_t host_off)
 {
     /* Slices are multiples of 512; Fibonacci hashing spreads what tables leave regular. */
@@ -97,9 +105,17 @@ static uint16_t page_take(struct qc_cache *cache)
 {
     uint16_t victim, page;
 
+    if (cache->free_pages_count > 0) {
+        page = cache->free_page;
+        __builtin_memcpy(&cache->free_page, cache->pages + (size_t)page * QC_PAGE_BYTES,
+                         sizeof(cache->free_page));
+        cache->free_pages_count--;
+        return page;
+    }
     if (cache->pages_used < cache->pages_count)
         return cache->pages_used++;
-    if (cache->lists[QC_LIST_QUEUE].count > cache->queue_slots_max ||
+    if (cache->lists[QC_LIST_QUEUE].count >
+            (cache->pages_count - cache->pages_lent) / QUEUE_PER_PAGES ||
         cache->lists[QC_LIST_MAIN].count == 0) {
         /* Out of the queue, but remembered: asked for again, it will go to the main list. */
         victim = cache->lists[QC_LIST_QUEUE].tail;
@@ -113,28 +129,79 @@ static uint16_t page_take(struct qc_cache *cache)
     return page;
 }
 
+/* Cuts bytes off the end of the pool; alignment is that of a page's fraction, 8 at least. */
+static void *carve(uint8_t *pool, size_t *pool_bytes, size_t bytes)
+{
+    *pool_bytes = (*pool_bytes - bytes) & ~(size_t)7;
+    __builtin_memset(pool + *pool_bytes, 0, bytes);
+    return pool + *pool_bytes;
+}
+
 void qc_cache_init(struct qc_cache *cache, void *pool, size_t pool_bytes)
 {
-    size_t page_cost = QC_PAGE_BYTES + sizeof(struct qc_slot) +
-                       sizeof(struct qc_slot) / GHOSTS_PER_PAGES + 2 * sizeof(uint16_t);
-    size_t pages_count = (pool_bytes - 2 * sizeof(struct qc_slot)) / page_cost;
-    size_t slots_count = pages_count + pages_count / GHOSTS_PER_PAGES + 2;
+    size_t pages_max = pool_bytes / QC_PAGE_BYTES;
+    size_t staging_pages =
+        qc_min(pages_max / STAGING_PER_PAGES + STAGING_PAGES_MIN, STAGING_PAGES_MAX);
+    size_t slots_count = pages_max + pages_max / GHOSTS_PER_PAGES + 1;
     size_t buckets_count = 1;
-    uint8_t *rest = (uint8_t *)pool + pages_count * QC_PAGE_BYTES;
 
-    while (buckets_count * 2 <= 2 * pages_count)
+    while (buckets_count < pages_max)
         buckets_count *= 2;
     __builtin_memset(cache, 0, sizeof(*cache));
-    cache->pages = pool;
-    cache->pages_count = (uint16_t)pages_count;
-    cache->queue_slots_max = (uint16_t)(pages_count / QUEUE_PER_PAGES);
-    cache->slots = (struct qc_slot *)(void *)rest;
-    cache->buckets = (uint16_t *)(void *)(rest + slots_count * sizeof(struct qc_slot));
     cache->buckets_mask = (uint32_t)(buckets_count - 1);
-    __builtin_memset(rest, 0,
-                     slots_count * sizeof(struct qc_slot) + buckets_count * sizeof(uint16_t));
+    cache->epoch_buckets_count = (uint32_t)buckets_count * EPOCH_BUCKETS_PER_PAGE;
+    cache->epoch_buckets =
+        carve(pool, &pool_bytes, cache->epoch_buckets_count * sizeof(cache->epoch_buckets[0]));
+    cache->filter_bytes = (uint32_t)(pages_max * FILTER_BYTES_PER_PAGE);
+    cache->filter = carve(pool, &pool_bytes, cache->filter_bytes);
+    cache->epoch_pages = carve(pool, &pool_bytes, pages_max * sizeof(cache->epoch_pages[0]));
+    cache->buckets = carve(pool, &pool_bytes, buckets_count * sizeof(cache->buckets[0]));
+    cache->slots = carve(pool, &pool_bytes, slots_count * sizeof(cache->slots[0]));
+    cache->staging = pool;
+    cache->staging_bytes = (uint32_t)(staging_pages * QC_PAGE_BYTES);
+    cache->pages = (uint8_t *)pool + cache->staging_bytes;
+    cache->pages_count = (uint16_t)((pool_bytes - cache->staging_bytes) / QC_PAGE_BYTES);
+    cache->lend_pages_max =
+        (uint16_t)(cache->pages_count - cache->pages_count / KEEP_PER_PAGES - KEEP_PAGES_MIN);
     for (size_t i = 1; i < slots_count; i++)
         list_add(cache, (uint16_t)i, QC_LIST_FREE);
+}
+
+uint16_t qc_cache_lend_page(struct qc_cache *cache)
+{
+    uint16_t page = page_take(cache);
+
+    cache->pages_lent++;
+    return page;
+}
+
+void qc_cache_return_page(struct qc_cache *cache, uint16_t page)
+{
+    __builtin_memcpy(cache->pages + (size_t)page * QC_PAGE_BYTES, &cache->free_page,
+                     sizeof(cache->free_page));
+    cache->free_page = page;
+    cache->free_pages_count++;
+    cache->pages_lent--;
+}
+
+uint8_t *qc_cache_peek(struct qc_cache *cache, uint64_t host_off, uint32_t *ret_len)
+{
+    uint16_t index = hash_find(cache, host_off);
+    const struct qc_slot *slot = &cache->slots[index];
+
+    if (index == NONE || slot->list == QC_LIST_GHOST || slot->len == 0)
+        return NULL;
+    *ret_len = slot->len;
+    return cache->pages + (size_t)slot->page * QC_PAGE_BYTES;
+}
+
+void qc_cache_forget(struct qc_cache *cache, uint64_t host_off)
+{
+    uint16_t index = hash_find(cache, host_off);
+
+    /* The page stays with its slot, which no longer stands for anything: len 0 reads again. */
+    if (index != NONE)
+        cache->slots[index].len = 0;
 }
 
 /* Reads a slice that is not here. Nothing is recorded before the disk has answered. */

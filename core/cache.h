@@ -49,7 +49,17 @@ struct qc_cache {
     uint32_t buckets_mask;
     uint16_t pages_count;
     uint16_t pages_used; /* pages above were never given out */
-    uint16_t queue_slots_max;
+    uint16_t pages_lent; /* to the epoch */
+    uint16_t free_page;  /* first of those given back, chained through their own first bytes */
+    uint16_t free_pages_count;
+    uint16_t lend_pages_max; /* the cache keeps the rest for itself */
+    uint16_t *epoch_pages;   /* room for the epoch's index of its pages */
+    uint32_t *epoch_buckets; /* and for its hash */
+    uint32_t epoch_buckets_count;
+    uint8_t *filter; /* room for the guard's */
+    uint32_t filter_bytes;
+    uint8_t *staging; /* where writes are put together */
+    uint32_t staging_bytes;
     struct {
         uint16_t head, tail, count;
     } lists[QC_LISTS_COUNT];
@@ -61,6 +71,19 @@ struct qc_cache {
  * QC_POOL_BYTES_MAX, what does not divide evenly stays unused.
  */
 void qc_cache_init(struct qc_cache *cache, void *pool, size_t pool_bytes);
+
+/*
+ * Takes a page away from the cache, and gives it back. At most lend_pages_max are lent at a time; a
+ * slice that ret_slice of an earlier call points to may go.
+ */
+uint16_t qc_cache_lend_page(struct qc_cache *cache);
+void qc_cache_return_page(struct qc_cache *cache, uint16_t page);
+
+/* The slice that starts at host_off and its length; NULL where it is not here. Never reads. */
+uint8_t *qc_cache_peek(struct qc_cache *cache, uint64_t host_off, uint32_t *ret_len);
+
+/* Forgets the slice that starts at host_off, if it is here. */
+void qc_cache_forget(struct qc_cache *cache, uint64_t host_off);
 
 /*
  * The slice of len bytes (1 to QC_PAGE_BYTES) at host_off of disk, read if it is not here. All of

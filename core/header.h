@@ -34,6 +34,7 @@ struct qc_cache;
 #define QC_SNAPSHOTS_MAX            65536u
 #define QC_SNAPSHOT_ENTRY_BYTES_MIN 40u
 #define QC_GUEST_BYTES_MAX          (UINT64_C(1) << 56)
+#define QC_HOST_BYTES_MAX           (UINT64_C(1) << 56)
 #define QC_EXTENSIONS_MAX           32u
 #define QC_BITMAPS_MAX              65535u
 #define QC_BITMAP_DIR_BYTES_MAX     (64u * 1024 * 1024)

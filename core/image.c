@@ -1,38 +1,84 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * Opening an image, and the one loop that reads it: split a request into runs, transfer each.
+ * Opening an image, and what is asked of an open one without changing it.
  *
- * A run is transferred in one piece, straight into the caller's buffer. The engine keeps no data of
- * the guest.
+ * Opening writes nothing: what a first change must announce (invariant 6) is written when that
+ * change comes (change.c).
  */
 #include "qcow2.h"
 
 #include "bytes.h"
+#include "change.h"
 #include "map.h"
+#include "read.h"
+#include "seeded.h"
 
-qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk *disk)
+/* Decides whether writes are taken, and keeps the reason where they are not. */
+static void decide_readonly(struct qc_image *image, const struct qc_open_options *options)
 {
-    const uint8_t *bytes;
+    struct qc_detail *reason = &image->readonly_reason;
+
+    if (options->readonly || image->disk->readonly)
+        qc_fail(reason, QC_OK, "read-only");
+    else if (image->header.incompatible & QC_INCOMPATIBLE_CORRUPT)
+        qc_fail(reason, QC_OK, "image is marked corrupt: read-only");
+    else if (image->header.incompatible & QC_INCOMPATIBLE_DIRTY)
+        qc_fail(reason, QC_OK, "dirty image, not repaired: read-only");
+    else if (image->header.cluster_bytes < image->disk->block_bytes)
+        qc_fail(reason, QC_OK, "clusters of %u on %u-byte blocks: read-only",
+                QC_U(image->header.cluster_bytes), QC_U(image->disk->block_bytes));
+}
+
+static qc_status open_header(struct qc_image *image)
+{
+    struct qc_disk *disk = image->disk;
     uint32_t bytes_count = (uint32_t)qc_min(QC_PAGE_BYTES, disk->size_bytes);
+    const uint8_t *bytes;
     qc_status status;
 
-    __builtin_memset(image, 0, sizeof(*image));
-    image->disk = disk;
-    image->cache = cache;
     if (bytes_count < QC_HEADER_V2_BYTES)
         return QC_FOREIGN;
-    status = qc_cache_get(cache, disk, 0, bytes_count, QC_HEAT_PASSING, &bytes);
+    status = qc_cache_get(image->cache, disk, 0, bytes_count, QC_HEAT_PASSING, &bytes);
     if (status != QC_OK)
         return qc_fail(&image->detail, status, "header cannot be read");
     status = qc_header_parse(bytes, bytes_count, &image->header, &image->detail);
     /* An unknown incompatible bit may change what every other field means: it is refused first. */
     if (status == QC_OK && (image->header.incompatible & ~QC_INCOMPATIBLE_KNOWN) != 0)
-        return qc_extensions_check(&image->header, cache, disk, &image->detail);
+        return qc_extensions_check(&image->header, image->cache, disk, &image->detail);
     if (status == QC_OK)
         status = qc_header_check(&image->header, disk->size_bytes, &image->detail);
     if (status == QC_OK)
-        status = qc_extensions_check(&image->header, cache, disk, &image->detail);
+        status = qc_extensions_check(&image->header, image->cache, disk, &image->detail);
     return status;
+}
+
+qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk *disk,
+                  const struct qc_open_options *options)
+{
+    uint64_t cluster_bytes;
+    qc_status status;
+
+    __builtin_memset(image, 0, sizeof(*image));
+    image->disk = disk;
+    image->cache = cache;
+    image->is_write_through = options->write_through;
+    image->is_unflushed =
+        !QC_SEED(open_clean); /* R5: what another process wrote may not be durable yet */
+    status = open_header(image);
+    if (status != QC_OK)
+        return status;
+    /* The header was read in pages of its own; from here on it is a table like others. */
+    cluster_bytes = image->header.cluster_bytes;
+    for (uint64_t off = 0; off < cluster_bytes; off += QC_PAGE_BYTES)
+        qc_cache_forget(cache, off);
+    qc_epoch_init(&image->epoch, cache);
+    /* Behind a file's last cluster nothing ever was, and growing it brings zeros. */
+    image->virgin_off = UINT64_MAX;
+    if (!disk->readonly && disk->ops->grow != NULL)
+        image->virgin_off = qc_units(disk->size_bytes, image->header.cluster_bits)
+                            << image->header.cluster_bits;
+    decide_readonly(image, options);
+    return QC_OK;
 }
 
 uint64_t qc_size(const struct qc_image *image)
@@ -40,45 +86,13 @@ uint64_t qc_size(const struct qc_image *image)
     return image->header.guest_bytes & ~QC_U(QC_SECTOR_BYTES - 1);
 }
 
-static qc_status read_data(struct qc_image *image, uint64_t host_off, uint8_t *buf, uint64_t len)
-{
-    uint64_t disk_bytes = image->disk->size_bytes;
-    uint64_t here = host_off < disk_bytes ? qc_min(len, disk_bytes - host_off) : 0;
-    qc_status status;
-
-    /* A file may end within its last cluster: what is not there was never written. */
-    __builtin_memset(buf + here, 0, len - here);
-    if (here == 0)
-        return QC_OK;
-    status = image->disk->ops->read(image->disk, host_off, buf, here);
-    if (status != QC_OK)
-        return qc_fail(&image->detail, status, "data at %x cannot be read", host_off);
-    return QC_OK;
-}
-
 qc_status qc_read(struct qc_image *image, uint64_t guest_off, void *buf, size_t len)
 {
-    uint8_t *out = buf;
-
     qc_detail_clear(&image->detail);
     if (!qc_is_inside(guest_off, len, qc_size(image)))
         return qc_fail(&image->detail, QC_RANGE, "read of %u bytes at guest %x is outside",
                        QC_U(len), guest_off);
-    while (len > 0) {
-        struct qc_extent run;
-        qc_status status = qc_map_run(image, guest_off, len, &run);
-
-        if (status == QC_OK && run.kind == QC_EXTENT_DATA)
-            status = read_data(image, run.host_off, out, run.len);
-        else if (status == QC_OK)
-            __builtin_memset(out, 0, run.len);
-        if (status != QC_OK)
-            return status;
-        guest_off += run.len;
-        out += run.len;
-        len -= run.len;
-    }
-    return QC_OK;
+    return qc_note_damage(image, qc_read_runs(image, guest_off, buf, len));
 }
 
 qc_status qc_map(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
@@ -88,12 +102,17 @@ qc_status qc_map(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
     if (max_len == 0 || !qc_is_inside(guest_off, max_len, qc_size(image)))
         return qc_fail(&image->detail, QC_RANGE, "map of %u bytes at guest %x is outside", max_len,
                        guest_off);
-    return qc_map_run(image, guest_off, max_len, ret_extent);
+    return qc_note_damage(image, qc_map_run(image, guest_off, max_len, ret_extent));
 }
 
 const char *qc_detail(const struct qc_image *image)
 {
     return image->detail.text;
+}
+
+const char *qc_readonly_reason(const struct qc_image *image)
+{
+    return image->readonly_reason.text;
 }
 
 const struct qc_header *qc_info(const struct qc_image *image)

@@ -2,83 +2,89 @@
 /*
  * Looks one run of the guest disk up. The walk goes slice by slice: an L1 entry, then as many L2
  * entries as its slice holds; the run grows while entries say the same and, for data, while each
- * cluster lies right behind the one before it.
+ * cluster lies right behind the one before it. A record of the epoch hides the entry of the disk.
  */
 #include "map.h"
 
 #include "bytes.h"
 #include "seeded.h"
+#include "table.h"
 
-#define ENTRY_BYTES       8u
-#define ENTRY_OFFSET_MASK UINT64_C(0x00fffffffffffe00)
-#define ENTRY_COMPRESSED  (UINT64_C(1) << 62)
-#define ENTRY_ZERO        (UINT64_C(1) << 0)
-#define L1_RESERVED_MASK  UINT64_C(0x7f000000000001ff)
-#define L2_RESERVED_MASK  UINT64_C(0x3f000000000001fe)
+#define ENTRY_BYTES      8u
+#define L1_RESERVED_MASK UINT64_C(0x7f000000000001ff)
+#define L2_RESERVED_MASK UINT64_C(0x3f000000000001fe)
 
-/*
- * The entry at entry_index of a table and, right behind it, those that lie in the same slice.
- * They are big endian still, and valid until the next call on the cache.
- */
-static qc_status get_entries(struct qc_image *image, uint64_t table_off, uint64_t table_bytes,
-                             uint64_t entry_index, enum qc_heat heat, const uint8_t **ret_entries,
-                             uint32_t *ret_entries_count)
+uint64_t qc_l1_index(const struct qc_image *image, uint64_t guest_off)
 {
-    uint64_t slice_start = entry_index * ENTRY_BYTES & ~QC_U(QC_PAGE_BYTES - 1);
-    uint32_t entry_at = (uint32_t)(entry_index * ENTRY_BYTES - slice_start);
-    uint32_t len = (uint32_t)qc_min(QC_PAGE_BYTES, table_bytes - slice_start);
-    /* Whole blocks where the disk has them: a table's odd tail would cost a bounce. */
-    uint64_t whole = (len + image->disk->block_bytes - 1) & ~QC_U(image->disk->block_bytes - 1);
-    const uint8_t *slice;
-    qc_status status;
-
-    whole = qc_min(whole, image->disk->size_bytes - (table_off + slice_start));
-    status = qc_cache_get(image->cache, image->disk, table_off + slice_start, (uint32_t)whole, heat,
-                          &slice);
-    if (status != QC_OK)
-        return qc_fail(&image->detail, status, "table at %x cannot be read",
-                       table_off + slice_start);
-    *ret_entries = slice + entry_at;
-    *ret_entries_count = (len - entry_at) / ENTRY_BYTES;
-    return QC_OK;
+    return guest_off >> (2 * image->header.cluster_bits - 3);
 }
 
-/* The L2 table that maps guest_off: its host offset, or 0 where there is none. */
-static qc_status find_l2(struct qc_image *image, uint64_t guest_off, uint64_t *ret_l2_off)
+qc_status qc_map_durable_l2(struct qc_image *image, uint64_t guest_off, uint64_t *ret_l2_off)
 {
     const struct qc_header *header = &image->header;
-    uint64_t l1_index = guest_off >> (2 * header->cluster_bits - 3);
-    const uint8_t *slice;
+    const uint8_t *entries;
     uint32_t entries_count;
     uint64_t entry, l2_off;
-    qc_status status = get_entries(image, header->l1_off, QC_U(header->l1_entries) * ENTRY_BYTES,
-                                   l1_index, QC_HEAT_TOP, &slice, &entries_count);
+    qc_status status =
+        qc_table_entries(image, header->l1_off, QC_U(header->l1_entries) * ENTRY_BYTES,
+                         qc_l1_index(image, guest_off), QC_HEAT_TOP, &entries, &entries_count);
 
     if (status != QC_OK)
         return status;
-    entry = qc_be64(slice);
-    l2_off = entry & ENTRY_OFFSET_MASK;
+    entry = qc_be64(entries);
+    l2_off = entry & QC_ENTRY_OFFSET_MASK;
     if ((entry & L1_RESERVED_MASK) != 0 || !qc_is_aligned(l2_off, header->cluster_bytes) ||
-        !qc_is_inside(l2_off, header->cluster_bytes, image->disk->size_bytes))
+        !qc_is_inside(l2_off, header->cluster_bytes, image->disk->size_bytes) ||
+        (l2_off != 0 && qc_is_header_structure(image, l2_off >> header->cluster_bits)))
         return qc_fail(&image->detail, QC_CORRUPT, "bad L1 entry %x at guest %x", entry, guest_off);
     *ret_l2_off = l2_off;
     return QC_OK;
+}
+
+/* The table to look entries up in: what a new table is a copy of, as long as it is not durable. */
+static qc_status readable_l2(struct qc_image *image, uint64_t guest_off, uint64_t *ret_l2_off)
+{
+    const struct qc_record *l1 =
+        qc_epoch_find(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off));
+
+    if (l1 == NULL)
+        return qc_map_durable_l2(image, guest_off, ret_l2_off);
+    *ret_l2_off = (l1->flags & QC_RECORD_NEW) ? l1->place : l1->value;
+    return QC_OK;
+}
+
+qc_status qc_map_place_entry(struct qc_image *image, struct qc_record *record)
+{
+    uint64_t guest_off = qc_record_key(record) << image->header.cluster_bits;
+    uint64_t l2_entries = image->header.cluster_bytes / ENTRY_BYTES;
+    const struct qc_record *l1 =
+        qc_epoch_find(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off));
+    uint64_t l2_off = l1 != NULL ? l1->value : 0;
+    qc_status status = QC_OK;
+
+    if (l1 == NULL)
+        status = qc_map_durable_l2(image, guest_off, &l2_off);
+    record->place = l2_off + (qc_record_key(record) & (l2_entries - 1)) * ENTRY_BYTES;
+    record->flags &= (uint8_t)~QC_RECORD_IN_NEW;
+    if (l1 != NULL && (l1->flags & QC_RECORD_NEW))
+        record->flags |= QC_RECORD_IN_NEW;
+    return status;
 }
 
 /* What one L2 entry says of its cluster; len is left to the caller. Says nothing of errors. */
 static qc_status parse_l2_entry(const struct qc_image *image, uint64_t entry,
                                 struct qc_extent *ret_extent)
 {
-    uint64_t host_off = entry & ENTRY_OFFSET_MASK;
-    bool is_zero = (entry & ENTRY_ZERO) != 0;
+    uint64_t host_off = entry & QC_ENTRY_OFFSET_MASK;
+    bool is_zero = (entry & QC_ENTRY_ZERO) != 0;
 
     /* Bit 62 first: in a compressed entry bit 0 is part of the offset. */
-    if (entry & ENTRY_COMPRESSED)
+    if (entry & QC_ENTRY_COMPRESSED)
         return QC_UNSUPPORTED;
     if ((entry & L2_RESERVED_MASK) != 0 || !qc_is_aligned(host_off, image->header.cluster_bytes) ||
         (is_zero && image->header.version < 3))
         return QC_CORRUPT;
-    if (is_zero && !(QC_SEED_ZERO_FLAG && host_off != 0)) {
+    if (is_zero && !(QC_SEED(zero_flag) && host_off != 0)) {
         *ret_extent = (struct qc_extent){.kind = QC_EXTENT_ZERO};
     } else if (host_off == 0) {
         *ret_extent = (struct qc_extent){.kind = QC_EXTENT_UNALLOCATED};
@@ -99,57 +105,105 @@ static qc_status refuse_l2_entry(struct qc_image *image, qc_status status, uint6
     return qc_fail(&image->detail, status, "bad L2 entry %x at guest %x", entry, guest_off);
 }
 
-/* How many entries from the first on continue its run; a bad one ends the run before it. */
-static uint64_t count_run(const struct qc_image *image, const uint8_t *entries,
-                          uint64_t entries_count, const struct qc_extent *first)
+/* The record of the epoch that hides a cluster's entry, or NULL. */
+static const struct qc_record *hiding_record(const struct qc_image *image, uint64_t guest_cluster)
+{
+    if (image->epoch.kind_counts[QC_RECORD_ENTRY] == 0)
+        return NULL;
+    return qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, guest_cluster);
+}
+
+static bool is_partly_written(const struct qc_image *image, const struct qc_record *record)
+{
+    return record != NULL && (record->flags & QC_RECORD_FRESH) &&
+           (record->u.written.from != 0 ||
+            record->u.written.to != image->header.cluster_bytes / QC_SECTOR_BYTES);
+}
+
+/*
+ * How many clusters from the first on continue its run, at most max_count; a bad entry, or a
+ * cluster that is written only in part, ends the run before it. entries is NULL where no table is.
+ */
+static uint64_t count_run(const struct qc_image *image, uint64_t guest_cluster,
+                          const uint8_t *entries, uint64_t max_count, const struct qc_extent *first)
 {
     uint64_t run = 1;
 
-    for (; run < entries_count; run++) {
-        uint64_t entry = qc_be64(entries + run * ENTRY_BYTES);
+    if (entries == NULL && image->epoch.kind_counts[QC_RECORD_L1] == 0)
+        return max_count; /* no table and no new one: nothing can be here */
+    for (; run < max_count; run++) {
+        const struct qc_record *record = hiding_record(image, guest_cluster + run);
+        uint64_t entry = entries != NULL ? qc_be64(entries + run * ENTRY_BYTES) : 0;
         struct qc_extent next;
 
-        if (parse_l2_entry(image, entry, &next) != QC_OK || next.kind != first->kind)
+        if (record != NULL)
+            entry = record->value;
+        if (is_partly_written(image, record) || parse_l2_entry(image, entry, &next) != QC_OK ||
+            next.kind != first->kind)
             break;
-        if (first->kind == QC_EXTENT_DATA && !QC_SEED_MERGE_GAP &&
+        if (first->kind == QC_EXTENT_DATA && !QC_SEED(merge_gap) &&
             next.host_off != first->host_off + (run << image->header.cluster_bits))
             break;
     }
     return run;
 }
 
+/* The part of a fresh cluster around in_cluster that was written, or that was not. */
+static void map_in_fresh(const struct qc_image *image, const struct qc_record *record,
+                         uint64_t in_cluster, struct qc_extent *ret_extent)
+{
+    uint64_t from = QC_U(record->u.written.from) * QC_SECTOR_BYTES;
+    uint64_t to = QC_U(record->u.written.to) * QC_SECTOR_BYTES;
+    uint64_t end = in_cluster < from ? from : in_cluster < to ? to : image->header.cluster_bytes;
+
+    *ret_extent = (struct qc_extent){.kind = QC_EXTENT_ZERO, .len = end - in_cluster};
+    if (in_cluster >= from && in_cluster < to) {
+        ret_extent->kind = QC_EXTENT_DATA;
+        ret_extent->host_off = (record->value & QC_ENTRY_OFFSET_MASK) + in_cluster;
+    }
+}
+
 /*
  * The run at guest_off as far as one slice of one table tells it; at least to the end of the
- * cluster, unless max_len ends before.
+ * cluster, or of its written part, unless max_len ends before.
  */
 static qc_status map_in_slice(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
                               struct qc_extent *ret_extent)
 {
     unsigned cluster_bits = image->header.cluster_bits;
+    uint64_t guest_cluster = guest_off >> cluster_bits;
     uint64_t l2_entries = image->header.cluster_bytes / ENTRY_BYTES;
-    uint64_t l2_index = ((guest_off >> cluster_bits) + QC_SEED_L2_LOOKUP) & (l2_entries - 1);
+    uint64_t l2_index = (guest_cluster + QC_SEED(l2_lookup)) & (l2_entries - 1);
     uint64_t in_cluster = guest_off & (image->header.cluster_bytes - 1);
-    struct qc_extent run = {.kind = QC_EXTENT_UNALLOCATED};
-    uint64_t run_clusters = l2_entries - l2_index; /* where no L2 table is */
-    const uint8_t *entries;
-    uint32_t entries_count;
-    uint64_t l2_off;
-    qc_status status = find_l2(image, guest_off, &l2_off);
+    uint64_t max_count = qc_units(in_cluster + max_len, cluster_bits);
+    const struct qc_record *record = hiding_record(image, guest_cluster);
+    struct qc_extent run;
+    const uint8_t *entries = NULL;
+    uint32_t entries_count = (uint32_t)(l2_entries - l2_index);
+    uint64_t l2_off, entry = 0;
+    qc_status status = readable_l2(image, guest_off, &l2_off);
 
+    if (status == QC_OK && l2_off != 0)
+        status = qc_table_entries(image, l2_off, image->header.cluster_bytes, l2_index,
+                                  QC_HEAT_PASSING, &entries, &entries_count);
     if (status != QC_OK)
         return status;
-    if (l2_off != 0) {
-        status = get_entries(image, l2_off, image->header.cluster_bytes, l2_index, QC_HEAT_PASSING,
-                             &entries, &entries_count);
-        if (status != QC_OK)
-            return status;
-        status = parse_l2_entry(image, qc_be64(entries), &run);
-        if (status != QC_OK)
-            return refuse_l2_entry(image, status, qc_be64(entries), guest_off);
-        run_clusters = qc_min(entries_count, qc_units(in_cluster + max_len, cluster_bits));
-        run_clusters = count_run(image, entries, run_clusters, &run);
+    if (is_partly_written(image, record)) {
+        map_in_fresh(image, record, in_cluster, &run);
+        run.len = qc_min(run.len, max_len);
+        *ret_extent = run;
+        return QC_OK;
     }
-    run.len = qc_min(max_len, (run_clusters << cluster_bits) - in_cluster);
+    if (entries != NULL)
+        entry = qc_be64(entries);
+    if (record != NULL)
+        entry = record->value;
+    status = parse_l2_entry(image, entry, &run);
+    if (status != QC_OK)
+        return refuse_l2_entry(image, status, entry, guest_off);
+    run.len = count_run(image, guest_cluster, entries, qc_min(entries_count, max_count), &run)
+              << cluster_bits;
+    run.len = qc_min(max_len, run.len - in_cluster);
     if (run.kind == QC_EXTENT_DATA)
         run.host_off += in_cluster;
     *ret_extent = run;
@@ -176,4 +230,33 @@ qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_le
     }
     *ret_extent = run;
     return QC_OK;
+}
+
+qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, uint64_t *ret_entry)
+{
+    uint64_t guest_cluster = guest_off >> image->header.cluster_bits;
+    uint64_t l2_entries = image->header.cluster_bytes / ENTRY_BYTES;
+    const struct qc_record *record = hiding_record(image, guest_cluster);
+    struct qc_extent extent;
+    const uint8_t *entries;
+    uint32_t entries_count;
+    uint64_t l2_off;
+    qc_status status;
+
+    *ret_entry = 0;
+    if (record != NULL) {
+        *ret_entry = record->value;
+        return QC_OK;
+    }
+    status = readable_l2(image, guest_off, &l2_off);
+    if (status != QC_OK || l2_off == 0)
+        return status;
+    status = qc_table_entries(image, l2_off, image->header.cluster_bytes,
+                              guest_cluster & (l2_entries - 1), QC_HEAT_PASSING, &entries,
+                              &entries_count);
+    if (status != QC_OK)
+        return status;
+    *ret_entry = qc_be64(entries);
+    status = parse_l2_entry(image, *ret_entry, &extent);
+    return status == QC_OK ? QC_OK : refuse_l2_entry(image, status, *ret_entry, guest_off);
 }

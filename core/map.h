@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * From guest offsets to extents: L1, then L2, both through the cache.
+ * From guest offsets to extents: the epoch first, else L1 and L2 through the cache.
  *
- * Promises: no entry is followed before it is checked (reserved bits, alignment, inside the disk);
- * an extent that is returned lies inside the guest disk and, where it is data, starts inside the
- * host disk. Format: QEMU's docs/interop/qcow2, "Cluster mapping".
+ * Promises: no entry of the disk is followed before it is checked (reserved bits, alignment, inside
+ * the disk); an extent that is returned lies inside the guest disk and, where it is data, starts
+ * inside the host disk. Format: QEMU's docs/interop/qcow2, "Cluster mapping".
  */
 #ifndef QC_MAP_H
 #define QC_MAP_H
 
 #include "qcow2.h"
+
+#define QC_ENTRY_OFFSET_MASK UINT64_C(0x00fffffffffffe00)
+#define QC_ENTRY_COPIED      (UINT64_C(1) << 63)
+#define QC_ENTRY_COMPRESSED  (UINT64_C(1) << 62)
+#define QC_ENTRY_ZERO        (UINT64_C(1) << 0)
 
 /*
  * The run at guest_off (inside the guest disk), at most max_len bytes (at least 1, inside the guest
@@ -17,5 +22,17 @@
  */
 qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
                      struct qc_extent *ret_extent);
+
+/* The L2 entry in force for the cluster at guest_off, checked; 0 where no L2 table is. */
+qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, uint64_t *ret_entry);
+
+/* The L2 table that the disk names for guest_off, checked; 0 where there is none. */
+qc_status qc_map_durable_l2(struct qc_image *image, uint64_t guest_off, uint64_t *ret_l2_off);
+
+/* Sets place and QC_RECORD_IN_NEW of an ENTRY record. */
+qc_status qc_map_place_entry(struct qc_image *image, struct qc_record *record);
+
+/* The L1 index that covers guest_off. */
+uint64_t qc_l1_index(const struct qc_image *image, uint64_t guest_off);
 
 #endif

@@ -6,8 +6,9 @@
  * both usually static, and lends them for as long as the image is open. Nothing is allocated.
  *
  * Promises: bytes from the disk are checked before they are used; a refused image is not written
- * (invariant 8); every loop is bounded by the request or by a limit named here. Images are opened
- * read-only. Not promised: locking. One image takes one call at a time.
+ * (invariant 8); every loop is bounded by the request or by a limit named here; what is written
+ * survives a power cut as core/DESIGN.md's invariants say. Not promised: locking. One image takes
+ * one call at a time.
  *
  * Offsets and lengths are bytes. "guest" is the disk that the image presents, "host" the one it
  * lies on. The format is QEMU's docs/interop/qcow2.
@@ -22,6 +23,7 @@
 #include "cache.h"
 #include "detail.h"
 #include "disk.h"
+#include "epoch.h"
 #include "header.h"
 #include "status.h"
 
@@ -41,20 +43,45 @@ struct qc_extent {
     uint64_t host_off; /* QC_EXTENT_DATA only */
 };
 
+struct qc_open_options {
+    bool readonly;      /* take no writes */
+    bool write_through; /* commit at the end of every write */
+};
+
 /* One opened image. Fixed size; its members belong to the engine. */
 struct qc_image {
     struct qc_disk *disk;
     struct qc_cache *cache;
     struct qc_header header;
     struct qc_detail detail;
+    struct qc_detail readonly_reason; /* "" while writes are taken */
+    struct qc_epoch epoch;
+    struct {
+        uint64_t host_off; /* of a larger refcount table that the epoch brings */
+        uint32_t clusters; /* 0: none */
+        bool is_new;       /* not durable yet (rule R2) */
+    } grown_reftable;
+    uint64_t free_hint;        /* host cluster below which none is free, but for lowered counts */
+    uint64_t virgin_off;       /* from here on the disk reads as zeros: nothing was ever here */
+    uint64_t quarantine_count; /* clusters that lost their last reference in this epoch */
+    bool is_raised;            /* a count was raised in this epoch */
+    bool is_unflushed;         /* something was written since the last good flush (rule R5) */
+    bool is_failed;            /* the disk's flush failed: the epoch is never published */
+    bool is_announced;         /* autoclear bits are cleared durably (invariant 6) */
+    bool is_write_through;
 };
 
 /*
  * Opens the image that starts at byte 0 of disk, with cache as its memory (qc_cache_init first; one
  * cache serves one image). QC_FOREIGN where no qcow2 header is, QC_IO, QC_CORRUPT, QC_UNSUPPORTED;
- * all but QC_FOREIGN leave a line in qc_detail. At most 64 reads are made before the answer.
+ * all but QC_FOREIGN leave a line in qc_detail. At most 64 reads are made before the answer, and no
+ * write: an image that cannot take writes opens too, and qc_readonly_reason tells why.
  */
-qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk *disk);
+qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk *disk,
+                  const struct qc_open_options *options);
+
+/* Why the image takes no writes: one sentence, or "" while it does. May change at run time. */
+const char *qc_readonly_reason(const struct qc_image *image);
 
 /* Bytes of the guest disk, a multiple of QC_SECTOR_BYTES, at least one sector. */
 uint64_t qc_size(const struct qc_image *image);
@@ -66,6 +93,36 @@ uint64_t qc_size(const struct qc_image *image);
  * each other on the host are read in one request.
  */
 qc_status qc_read(struct qc_image *image, uint64_t guest_off, void *buf, size_t len);
+
+/*
+ * Writes len bytes at guest_off; both are multiples of QC_SECTOR_BYTES. Volatile until qc_flush.
+ * QC_RANGE, QC_READONLY, QC_NOSPACE (reads and writes in place go on), QC_IO, QC_CORRUPT (the image
+ * turns read-only), QC_UNSUPPORTED; after an error any part may have been written.
+ */
+qc_status qc_write(struct qc_image *image, uint64_t guest_off, const void *buf, size_t len);
+
+/*
+ * Makes len bytes read as zeros, as qc_write would. Whole clusters are only marked; may_unmap lets
+ * their space go, otherwise they keep it. A version 2 image has no mark and lets it go always.
+ */
+qc_status qc_zero(struct qc_image *image, uint64_t guest_off, uint64_t len, bool may_unmap);
+
+/*
+ * Lets the space of whole clusters go, which then read as zeros; parts of clusters stay as they
+ * are.
+ */
+qc_status qc_discard(struct qc_image *image, uint64_t guest_off, uint64_t len);
+
+/*
+ * Makes durable everything that was acknowledged before (invariant 5). Two flushes of the disk
+ * where something was allocated, three where the refcount table changed, one for data in place,
+ * none for nothing. QC_IO: nothing is lost and the next call tries again, unless the disk's own
+ * flush failed, which turns the image read-only.
+ */
+qc_status qc_flush(struct qc_image *image);
+
+/* As qc_flush, and lowers every count that is still too high: the clean end. */
+qc_status qc_settle(struct qc_image *image);
 
 /*
  * The run that starts at guest_off, at most max_len bytes, as long as it can be told in one piece.

@@ -3,31 +3,68 @@
  * Named bugs, for the tests to find: a suite that stays green with one of them built in is a
  * defect.
  *
- * `make test-seeded SEEDED=name` defines QC_SEEDED_name; no other build defines any, and then every
- * QC_SEED is a constant 0. Each name says here what is broken.
+ * `make test-seeded SEEDED=name` builds with -DQC_SEEDED=name. The crash suite is built once with
+ * -DQC_SEEDS_AT_RUN_TIME and chooses by qc_seed. Any other build has QC_SEED(name) constant 0.
  */
 #ifndef QC_SEEDED_H
 #define QC_SEEDED_H
 
-/* l2_lookup: the entry behind the right one is taken from an L2 slice. */
-#ifdef QC_SEEDED_l2_lookup
-#define QC_SEED_L2_LOOKUP 1
-#else
-#define QC_SEED_L2_LOOKUP 0
-#endif
+/* Each name, and what is broken. */
+#define QC_SEEDS(SEED)                                                                             \
+    SEED(l2_lookup, "the entry behind the right one is taken from an L2 slice")                    \
+    SEED(merge_gap, "clusters count as one run wherever they lie on the host")                     \
+    SEED(zero_flag, "the flag reads-as-zeros is overlooked where a cluster is kept")               \
+    SEED(no_flush1, "no flush after stage 1: L2 before data, before counts")                       \
+    SEED(no_flush2, "no flush after stage 2: pointers before the refcount table")                  \
+    SEED(no_flush3, "no flush after stage 3: released before the unmapping is durable")            \
+    SEED(late_counts, "counts are raised in stage 3, after the entries")                           \
+    SEED(early_l1, "L1 entries are written in stage 1: before the L2 table and its count")         \
+    SEED(early_root, "refcount table entries are written in stage 1: before their block")          \
+    SEED(block_uncounted, "a new refcount block does not count itself")                            \
+    SEED(early_drop, "stage 1 writes the lowered count: decrement before the unmapping")           \
+    SEED(net_count, "stage 1 writes raises and drops summed up (R6)")                              \
+    SEED(no_quarantine, "a cluster is free as soon as its count is 0: reuse before the unmapping") \
+    SEED(early_trim, "the host gets a cluster back at once: discard before the unmapping")         \
+    SEED(late_trim, "the host gets a cluster back one commit late: a stale hole on a reused one")  \
+    SEED(no_fill, "the unwritten part of a fresh cluster is left as it was")                       \
+    SEED(late_fill, "fresh clusters are filled in stage 3, after their pointers")                  \
+    SEED(late_copy, "copy on write copies at the commit's end, after the pointer")                 \
+    SEED(no_copy, "copy on write copies nothing")                                                  \
+    SEED(no_cow, "a shared cluster is written in place")                                           \
+    SEED(no_l2_cow, "a shared L2 table is changed in place")                                       \
+    SEED(rewrite_new, "a new table is written whole again after a failed stage 3 (R2)")            \
+    SEED(lose_epoch, "a failed commit forgets its epoch")                                          \
+    SEED(lose_quarantine, "a failed commit forgets its quarantine (R7)")                           \
+    SEED(release_early, "quarantine ends after stage 1's flush")                                   \
+    SEED(cancel_equal, "a record that equals the durable entry is dropped (R4)")                   \
+    SEED(drop_issued, "a lowered count that was issued is dropped when it is reused (R4)")         \
+    SEED(open_clean, "a fresh open counts as flushed (R5)")                                        \
+    SEED(mid_commit, "a step commits between dropping the old reference and the new entry (R8)")   \
+    SEED(skip_empty, "stage 1's flush is skipped when the commit wrote nothing (R9)")              \
+    SEED(undo_kept, "a failing write gives back the cluster that a zero entry keeps (R11)")        \
+    SEED(free_named, "a failing write drops the clusters that its entries still name (R11)")       \
+    SEED(double_alloc, "a failing write records its clusters and gives them back all the same")    \
+    SEED(stale_cache, "written slices stay in the cache as they were (R13)")                       \
+    SEED(stale_table, "slices of a released cluster stay in the cache (R13)")                      \
+    SEED(l2_uncounted, "a new L2 table is not counted: the allocator hands out a live one")        \
+    SEED(first_cluster, "the allocator hands out cluster 0")                                       \
+    SEED(no_guard, "data and allocations may land on tables (invariant 7)")                        \
+    SEED(silent_flush, "a failed flush of the disk is taken for a good one")                       \
+    SEED(early_autoclear, "the first change does not wait for cleared autoclear bits")
 
-/* merge_gap: two neighbouring clusters count as one run wherever the second lies on the host. */
-#ifdef QC_SEEDED_merge_gap
-#define QC_SEED_MERGE_GAP 1
-#else
-#define QC_SEED_MERGE_GAP 0
-#endif
+#define QC_SEED_ENUM(name, what) QC_SEED_##name,
+enum qc_seed_number { QC_SEED_none, QC_SEEDS(QC_SEED_ENUM) QC_SEEDS_END };
+#undef QC_SEED_ENUM
 
-/* zero_flag: the flag "reads as zeros" is overlooked where a cluster is kept. */
-#ifdef QC_SEEDED_zero_flag
-#define QC_SEED_ZERO_FLAG 1
+#if defined(QC_SEEDS_AT_RUN_TIME)
+extern enum qc_seed_number qc_seed;
+#define QC_SEED(name) (qc_seed == QC_SEED_##name)
+#elif defined(QC_SEEDED)
+#define QC_SEED_PASTE(name)  QC_SEED_##name
+#define QC_SEED_NUMBER(name) QC_SEED_PASTE(name)
+#define QC_SEED(name)        (QC_SEED_NUMBER(QC_SEEDED) == QC_SEED_##name)
 #else
-#define QC_SEED_ZERO_FLAG 0
+#define QC_SEED(name) 0
 #endif
 
 #endif

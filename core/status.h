@@ -15,6 +15,8 @@ typedef enum qc_status {
     QC_CORRUPT,     /* the image breaks the format */
     QC_UNSUPPORTED, /* legal, but not implemented or over a named limit */
     QC_RANGE,       /* the request lies outside the guest disk */
+    QC_READONLY,    /* the image does not take writes; qc_detail says why */
+    QC_NOSPACE,     /* no cluster is free and the disk does not grow */
 } qc_status;
 
 #endif

@@ -30,10 +30,14 @@ FREESTANDING = {"stdbool.h", "stddef.h", "stdint.h", "stdarg.h"}
 FLOORS = {
     "status": 0, "bytes": 0, "seeded": 0, "detail": 1, "disk": 1,
     "cache": 2,
-    "header": 3, "extensions": 3,
+    "epoch": 3, "header": 3, "extensions": 3,
     "qcow2": 4,  # the public types; what they are done with stands above
-    "map": 5,
-    "image": 6,
+    "table": 5,
+    "counts": 6, "map": 6, "window": 6,
+    "guard": 7, "patch": 7, "read": 7,
+    "commit": 8,
+    "alloc": 9, "change": 9,
+    "cluster": 10, "write": 11, "erase": 12, "image": 12,
 }
 
 # Spelled in halves, so that this file does not offend.

@@ -24,7 +24,57 @@ static qc_status mem_read(struct qc_disk *disk, uint64_t host_off, void *buf, si
     return QC_OK;
 }
 
-static const struct qc_disk_ops mem_ops = {.read = mem_read};
+static qc_status mem_write(struct qc_disk *disk, uint64_t host_off, const void *buf, size_t len)
+{
+    struct mem_disk *mem = (struct mem_disk *)disk;
+
+    assert_true(len > 0);
+    assert_true(host_off <= disk->size_bytes && len <= disk->size_bytes - host_off);
+    mem->writes_count++;
+    mem->write_bytes += len;
+    if (mem->writes_count == mem->fail_write_at)
+        len /= 2; /* a failed write may land in part */
+    memcpy(mem->bytes + host_off, buf, len);
+    return mem->writes_count == mem->fail_write_at ? QC_IO : QC_OK;
+}
+
+static qc_status mem_flush(struct qc_disk *disk)
+{
+    struct mem_disk *mem = (struct mem_disk *)disk;
+
+    mem->flushes_count++;
+    return mem->flushes_count == mem->fail_flush_at ? QC_IO : QC_OK;
+}
+
+static qc_status mem_grow(struct qc_disk *disk, uint64_t size_bytes)
+{
+    struct mem_disk *mem = (struct mem_disk *)disk;
+
+    assert_true(size_bytes > disk->size_bytes);
+    if (size_bytes > MEM_DISK_BYTES)
+        return QC_NOSPACE;
+    memset(mem->bytes + disk->size_bytes, 0, size_bytes - disk->size_bytes);
+    disk->size_bytes = size_bytes;
+    return QC_OK;
+}
+
+static void mem_trim(struct qc_disk *disk, uint64_t host_off, uint64_t len)
+{
+    struct mem_disk *mem = (struct mem_disk *)disk;
+
+    assert_true(host_off <= disk->size_bytes && len <= disk->size_bytes - host_off);
+    mem->trims_count++;
+    memset(mem->bytes + host_off, 0xee, len);
+}
+
+static const struct qc_disk_ops mem_ops = {mem_read, mem_write, mem_flush, mem_grow, mem_trim};
+static const struct qc_disk_ops fixed_ops = {mem_read, mem_write, mem_flush, NULL, NULL};
+
+void rig_fix_size(struct rig *rig, uint64_t size_bytes)
+{
+    rig->disk.disk.ops = &fixed_ops;
+    rig->disk.disk.size_bytes = size_bytes;
+}
 
 void put_be32(uint8_t *bytes, uint32_t value)
 {
@@ -72,6 +122,8 @@ void rig_build(struct rig *rig, uint32_t version, unsigned cluster_bits, uint64_
         put_be32(bytes + 100, 112);
     }
     put_be64(bytes + cluster * AT_REFTABLE, cluster * AT_REFBLOCK);
+    for (unsigned i = 0; i < AT_DATA + data_clusters && i < cluster / 2; i++)
+        bytes[cluster * AT_REFBLOCK + 2 * i + 1] = 1; /* 16-bit counts */
     put_be64(bytes + cluster * AT_L1, cluster * AT_L2 | COPIED);
 }
 
@@ -88,7 +140,7 @@ uint64_t rig_data_off(const struct rig *rig, unsigned data_cluster)
 qc_status rig_open(struct rig *rig)
 {
     qc_cache_init(&rig->cache, rig->pool, sizeof(rig->pool));
-    return qc_open(&rig->image, &rig->cache, &rig->disk.disk);
+    return qc_open(&rig->image, &rig->cache, &rig->disk.disk, &rig->options);
 }
 
 void rig_expect(struct rig *rig, qc_status status, const char *detail)

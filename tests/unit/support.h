@@ -31,12 +31,16 @@ struct mem_disk {
     unsigned reads_count;
     uint64_t read_off_last, read_len_last;
     unsigned fail_at; /* the read of this number fails, counted from 1; 0: none */
+    unsigned writes_count, flushes_count, trims_count;
+    unsigned fail_write_at, fail_flush_at; /* likewise */
+    uint64_t write_bytes;
 };
 
 struct rig {
     struct mem_disk disk;
     struct qc_cache cache;
     struct qc_image image;
+    struct qc_open_options options;
     uint64_t cluster_bytes;
     _Alignas(QC_PAGE_BYTES) uint8_t pool[POOL_BYTES];
 };
@@ -51,6 +55,8 @@ void put_be64(uint8_t *bytes, uint64_t value);
 void rig_build(struct rig *rig, uint32_t version, unsigned cluster_bits, uint64_t guest_bytes,
                unsigned data_clusters);
 void rig_set_l2(struct rig *rig, uint64_t entry_index, uint64_t entry);
+/* Makes the disk one that does not grow and wants no trims. */
+void rig_fix_size(struct rig *rig, uint64_t size_bytes);
 uint64_t rig_data_off(const struct rig *rig, unsigned data_cluster);
 qc_status rig_open(struct rig *rig);
 

@@ -80,10 +80,12 @@ static uint8_t buf[1024 * 1024];
 static void begin(struct virtual_disk *virtual, struct qc_cache *cache, struct qc_image *image,
                   bool is_shuffled)
 {
-    *virtual = (struct virtual_disk){.disk = {&virtual_ops, DATA_OFF + GUEST, 512},
+    *virtual = (struct virtual_disk){.disk = {&virtual_ops, DATA_OFF + GUEST, 512, true},
                                      .is_shuffled = is_shuffled};
+    const struct qc_open_options options = {.readonly = true};
+
     qc_cache_init(cache, pool, sizeof(pool));
-    assert_int_equal(qc_open(image, cache, &virtual->disk), QC_OK);
+    assert_int_equal(qc_open(image, cache, &virtual->disk, &options), QC_OK);
 }
 
 static uint64_t expected_head(const struct virtual_disk *virtual, uint64_t guest_off)

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * Finding free host clusters, and making the refcount blocks and the refcount table grow with them.
+ *
+ * Promises: a step of an operation begins with qc_step_begin, which commits if it must and then
+ * never again until the next one (rule R8); nothing is handed out that the header, the L1 table,
+ * the refcount table or the snapshot table occupies, whatever the counts say.
+ */
+#ifndef QC_ALLOC_H
+#define QC_ALLOC_H
+
+#include "qcow2.h"
+
+/*
+ * Begins a step that adds at most records_count records and, where wants_cluster, takes a cluster:
+ * qc_alloc_take will then find one. Commits at most twice. QC_NOSPACE, QC_IO, QC_CORRUPT.
+ */
+qc_status qc_step_begin(struct qc_image *image, uint32_t records_count, bool wants_cluster);
+
+/*
+ * Takes the free clusters that qc_step_begin found: 1 to max_count, neighbours on the host.
+ * *ret_is_clean: the disk says that they still read as zeros.
+ */
+qc_status qc_alloc_take(struct qc_image *image, uint64_t max_count, uint64_t *ret_first,
+                        uint64_t *ret_count, bool *ret_is_clean);
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/* See change.h. Flushing is here too, because it ends changes as nothing else does. */
+#include "change.h"
+
+#include "bytes.h"
+#include "commit.h"
+#include "guard.h"
+#include "patch.h"
+#include "seeded.h"
+
+#define HEADER_AUTOCLEAR_OFF 88u
+
+qc_status qc_note_damage(struct qc_image *image, qc_status status)
+{
+    if (status == QC_CORRUPT && image->readonly_reason.text[0] == '\0')
+        image->readonly_reason = image->detail;
+    if (image->is_failed && image->readonly_reason.text[0] == '\0')
+        image->readonly_reason = image->detail;
+    return status;
+}
+
+/*
+ * Before the first change: the file is made to end with a cluster, so that its last table can be
+ * written in whole blocks, and autoclear bits are cleared, because nobody here keeps what they
+ * promise (invariant 6).
+ */
+static qc_status announce_changes(struct qc_image *image)
+{
+    struct qc_disk *disk = image->disk;
+    uint64_t whole = qc_units(disk->size_bytes, image->header.cluster_bits)
+                     << image->header.cluster_bits;
+    uint8_t none[8] = {0};
+    qc_status status = QC_OK;
+
+    if (disk->ops->grow != NULL && whole != disk->size_bytes)
+        status = disk->ops->grow(disk, whole);
+    if (status != QC_OK)
+        return qc_fail(&image->detail, status, "no space");
+    if (image->header.autoclear != 0) {
+        status = qc_patch_header(image, HEADER_AUTOCLEAR_OFF, none, sizeof(none));
+        if (status == QC_OK && !QC_SEED(early_autoclear))
+            status = qc_flush_disk(image);
+        if (status != QC_OK)
+            return status;
+        image->header.autoclear = 0;
+    }
+    status = qc_guard_prepare(image);
+    if (status != QC_OK)
+        return status;
+    image->is_announced = true;
+    return QC_OK;
+}
+
+qc_status qc_begin_change(struct qc_image *image, uint64_t guest_off, uint64_t len)
+{
+    qc_detail_clear(&image->detail);
+    if (!qc_is_inside(guest_off, len, qc_size(image)) ||
+        !qc_is_aligned(guest_off | len, QC_SECTOR_BYTES))
+        return qc_fail(&image->detail, QC_RANGE,
+                       "write of %u bytes at guest %x is outside or no whole sectors", len,
+                       guest_off);
+    if (image->readonly_reason.text[0] != '\0')
+        return qc_fail(&image->detail, QC_READONLY, "%s", image->readonly_reason.text);
+    return image->is_announced || len == 0 ? QC_OK : announce_changes(image);
+}
+
+qc_status qc_end_change(struct qc_image *image, qc_status status)
+{
+    if (status == QC_OK && image->is_write_through)
+        return qc_flush(image);
+    return qc_note_damage(image, status);
+}
+
+qc_status qc_flush(struct qc_image *image)
+{
+    qc_status status = QC_OK;
+
+    qc_detail_clear(&image->detail);
+    if (image->disk->readonly)
+        return QC_OK;
+    if (image->is_failed)
+        return qc_fail(&image->detail, QC_READONLY, "%s", image->readonly_reason.text);
+    if (qc_has_changes(image))
+        status = qc_commit(image);
+    else if (image->is_unflushed)
+        status = qc_flush_disk(image);
+    return qc_note_damage(image, status);
+}
+
+qc_status qc_settle(struct qc_image *image)
+{
+    qc_status status = qc_flush(image);
+
+    if (status == QC_OK && !image->disk->readonly)
+        status = qc_note_damage(image, qc_settle_counts(image));
+    return status;
+}

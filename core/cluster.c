@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/* See cluster.h. */
+#include "cluster.h"
+
+#include "alloc.h"
+#include "counts.h"
+#include "guard.h"
+#include "map.h"
+#include "seeded.h"
+
+static qc_status l2_is_ours(struct qc_image *image, uint64_t guest_off, bool *ret_is_ours)
+{
+    uint64_t l2_off, count;
+    qc_status status;
+
+    *ret_is_ours = true;
+    if (qc_epoch_find(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off)) != NULL)
+        return QC_OK;
+    status = qc_map_durable_l2(image, guest_off, &l2_off);
+    if (status == QC_OK && l2_off != 0)
+        status = qc_count_get(image, l2_off >> image->header.cluster_bits, &count);
+    if (status != QC_OK)
+        return status;
+    if (l2_off != 0 && count == 0)
+        return qc_fail(&image->detail, QC_CORRUPT, "refcount out of range at %x", l2_off);
+    *ret_is_ours = l2_off != 0 && (count == 1 || QC_SEED(no_l2_cow));
+    return QC_OK;
+}
+
+qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
+                          struct qc_cluster *ret_cluster)
+{
+    struct qc_cluster cluster = {0};
+    uint64_t count = 0;
+    bool is_l2_ours, is_table;
+    qc_status status = qc_map_entry(image, guest_off, &cluster.entry);
+
+    cluster.host_off = cluster.entry & QC_ENTRY_OFFSET_MASK;
+    if (status == QC_OK && cluster.host_off != 0) {
+        uint64_t host_cluster = cluster.host_off >> image->header.cluster_bits;
+
+        status = qc_guard_check(image, host_cluster, &is_table);
+        if (status == QC_OK && is_table)
+            return qc_fail(&image->detail, QC_CORRUPT, "cluster %x is metadata", cluster.host_off);
+        if (status == QC_OK)
+            status = qc_count_get(image, host_cluster, &count);
+        if (status == QC_OK && (count == 0 || (count > 1 && (cluster.entry & QC_ENTRY_COPIED))))
+            return qc_fail(&image->detail, QC_CORRUPT, "COPIED flag wrong at guest %x", guest_off);
+        if (status == QC_OK)
+            status = l2_is_ours(image, guest_off, &is_l2_ours);
+    }
+    if (status != QC_OK)
+        return status;
+    cluster.is_ours = cluster.host_off != 0 && (count == 1 || QC_SEED(no_cow)) && is_l2_ours;
+    *ret_cluster = cluster;
+    return QC_OK;
+}
+
+qc_status qc_own_l2(struct qc_image *image, uint64_t guest_off)
+{
+    struct qc_record *l1;
+    uint64_t old_off, count, first;
+    bool is_ours, is_clean;
+    qc_status status = l2_is_ours(image, guest_off, &is_ours);
+
+    if (status != QC_OK || is_ours)
+        return status;
+    status = qc_step_begin(image, 3, true);
+    if (status == QC_OK)
+        status = qc_map_durable_l2(image, guest_off, &old_off);
+    if (status == QC_OK && old_off != 0)
+        status = qc_count_prepare(image, old_off >> image->header.cluster_bits, &count);
+    if (status == QC_OK)
+        status = qc_alloc_take(image, 1, &first, &count, &is_clean);
+    if (status != QC_OK)
+        return status;
+    l1 = qc_epoch_add(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off));
+    l1->value = first << image->header.cluster_bits;
+    l1->place = old_off;
+    l1->flags = QC_RECORD_NEW;
+    qc_guard_add(image, first);
+    if (QC_SEED(l2_uncounted))
+        qc_epoch_find(&image->epoch, QC_RECORD_COUNT, first)->value = 0;
+    if (old_off != 0)
+        qc_count_drop(image, old_off >> image->header.cluster_bits);
+    return QC_OK;
+}
+
+void qc_set_entry(struct qc_image *image, uint64_t guest_off, uint64_t entry)
+{
+    struct qc_record *record =
+        qc_epoch_add(&image->epoch, QC_RECORD_ENTRY, guest_off >> image->header.cluster_bits);
+
+    record->value = entry;
+    record->flags = QC_SEED(cancel_equal) && entry == 0 ? QC_RECORD_SEEDED : 0;
+}

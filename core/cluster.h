@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * What writing, zeroing and discarding share: what a guest cluster is at this moment, making its L2
+ * table our own, and pointing it at something else.
+ *
+ * Promises: a cluster is called ours only where its count is 1 and its L2 table's is too, whatever
+ * the COPIED flags say; counts that contradict an entry are damage, found before anything is
+ * written.
+ */
+#ifndef QC_CLUSTER_H
+#define QC_CLUSTER_H
+
+#include "qcow2.h"
+
+struct qc_cluster {
+    uint64_t entry;    /* in force; 0: unallocated */
+    uint64_t host_off; /* of the cluster it keeps, 0: none */
+    bool is_ours;      /* its count is 1 and so is its L2 table's: it may be changed in place */
+};
+
+/* Looks a guest cluster up for writing; counts that contradict the entry are QC_CORRUPT. */
+qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
+                          struct qc_cluster *ret_cluster);
+
+/*
+ * Makes sure that the L2 table for guest_off exists and is shared with nobody: a step of its own.
+ */
+qc_status qc_own_l2(struct qc_image *image, uint64_t guest_off);
+
+/*
+ * Points a guest cluster at something else, within a step that reserved a record for it: a new
+ * entry that holds all its bytes already.
+ */
+void qc_set_entry(struct qc_image *image, uint64_t guest_off, uint64_t entry);
+
+#endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * Which host clusters hold tables, so that neither data nor an allocation lands on one (invariant
+ * 7), whatever counts and entries of a damaged image say.
+ *
+ * Promises: never misses a table in use: the header's structures, every L2 table of the active L1,
+ * every refcount block, on the disk or new in the epoch. Memory is bounded: a Bloom filter, filled
+ * once before the first change, says no at once, and only where it says maybe are the tables read.
+ *
+ * Left to others: tables of snapshots, which a check of the whole image covers.
+ */
+#ifndef QC_GUARD_H
+#define QC_GUARD_H
+
+#include "qcow2.h"
+
+/* Fills the filter from the L1 table and the refcount table. QC_IO. */
+qc_status qc_guard_prepare(struct qc_image *image);
+
+/* A table was made in this cluster. */
+void qc_guard_add(struct qc_image *image, uint64_t cluster);
+
+/* Whether a cluster is a table. QC_IO, QC_CORRUPT where a table that must be read cannot be. */
+qc_status qc_guard_check(struct qc_image *image, uint64_t cluster, bool *ret_is_table);
+
+#endif

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/* Reading tables by slices; see table.h for the promises. */
+#include "table.h"
+
+#include "bytes.h"
+#include "seeded.h"
+
+#define ENTRY_BYTES 8u
+
+qc_status qc_table_slice(struct qc_image *image, uint64_t table_off, uint64_t table_bytes,
+                         uint64_t slice_off, enum qc_heat heat, const uint8_t **ret_slice)
+{
+    uint64_t host_off = table_off + slice_off;
+    uint64_t len = qc_min(QC_PAGE_BYTES, table_bytes - slice_off);
+    uint64_t block_bytes = image->disk->block_bytes;
+    qc_status status;
+
+    /* Whole blocks where the disk has them: a table's odd tail would cost a bounce. */
+    len = qc_min((len + block_bytes - 1) & ~(block_bytes - 1), image->disk->size_bytes - host_off);
+    status = qc_cache_get(image->cache, image->disk, host_off, (uint32_t)len, heat, ret_slice);
+    if (status != QC_OK)
+        return qc_fail(&image->detail, status, "table at %x cannot be read", host_off);
+    return QC_OK;
+}
+
+qc_status qc_table_entries(struct qc_image *image, uint64_t table_off, uint64_t table_bytes,
+                           uint64_t entry_index, enum qc_heat heat, const uint8_t **ret_entries,
+                           uint32_t *ret_entries_count)
+{
+    uint64_t slice_off = entry_index * ENTRY_BYTES & ~QC_U(QC_PAGE_BYTES - 1);
+    uint64_t in_slice = entry_index * ENTRY_BYTES - slice_off;
+    const uint8_t *slice;
+    qc_status status = qc_table_slice(image, table_off, table_bytes, slice_off, heat, &slice);
+
+    if (status != QC_OK)
+        return status;
+    *ret_entries = slice + in_slice;
+    *ret_entries_count =
+        (uint32_t)((qc_min(QC_PAGE_BYTES, table_bytes - slice_off) - in_slice) / ENTRY_BYTES);
+    return QC_OK;
+}
+
+void qc_table_forget(struct qc_image *image, uint64_t host_off)
+{
+    if (QC_SEED(stale_table))
+        return;
+    for (uint64_t off = 0; off < image->header.cluster_bytes; off += QC_PAGE_BYTES)
+        qc_cache_forget(image->cache, host_off + off);
+}
+
+static uint64_t clusters_of(const struct qc_image *image, uint64_t bytes)
+{
+    return qc_units(bytes, image->header.cluster_bits);
+}
+
+bool qc_is_header_structure(const struct qc_image *image, uint64_t cluster)
+{
+    const struct qc_header *header = &image->header;
+    const struct {
+        uint64_t host_off, clusters;
+    } parts[] = {
+        {0, 1},
+        {header->l1_off, clusters_of(image, QC_U(header->l1_entries) * 8)},
+        {header->reftable_off, header->reftable_clusters},
+        {image->grown_reftable.host_off, image->grown_reftable.clusters},
+        {header->snapshots_off,
+         clusters_of(image, QC_U(header->snapshots_count) * QC_SNAPSHOT_ENTRY_BYTES_MIN)},
+    };
+
+    for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        if (cluster - (parts[i].host_off >> header->cluster_bits) < parts[i].clusters)
+            return true;
+    }
+    return false;
+}

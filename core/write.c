@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * The loop that writes: each turn is one step, either in place or into clusters taken for it.
+ *
+ * Rule R8: within a step the order is data written, entry recorded, old reference dropped; all
+ * records were reserved and all counts read before. Rule R11: a write that fails gives back only
+ * the clusters it took itself, through quarantine, and leaves every other cluster's record as it
+ * was. Rule R1: bytes around the written ones that are not zeros are copied here, at the write.
+ */
+#include "write.h"
+
+#include "alloc.h"
+#include "bytes.h"
+#include "change.h"
+#include "cluster.h"
+#include "commit.h"
+#include "counts.h"
+#include "map.h"
+#include "patch.h"
+#include "read.h"
+#include "seeded.h"
+
+/* One turn of the loop: what is left of the request, cut to what the step covers. */
+struct piece {
+    uint64_t guest_off;
+    uint64_t len;
+    const uint8_t *buf;
+};
+
+static uint64_t in_cluster_of(const struct qc_image *image, uint64_t guest_off)
+{
+    return guest_off & (image->header.cluster_bytes - 1);
+}
+
+static qc_status write_data(struct qc_image *image, uint64_t host_off, const void *buf,
+                            uint64_t len)
+{
+    qc_status status = image->disk->ops->write(image->disk, host_off, buf, len);
+
+    image->is_unflushed = true;
+    if (status != QC_OK)
+        return qc_fail(&image->detail, status, "data at %x cannot be written", host_off);
+    return QC_OK;
+}
+
+/* Sectors [from, to) of a fresh cluster were just written: one interval without holes. */
+static void note_written(struct qc_record *record, uint64_t from, uint64_t to)
+{
+    if (record->u.written.from > from || record->u.written.from == record->u.written.to)
+        record->u.written.from = (uint16_t)from;
+    if (record->u.written.to < to)
+        record->u.written.to = (uint16_t)to;
+}
+
+static struct qc_record *fresh_record(struct qc_image *image, uint64_t guest_off)
+{
+    struct qc_record *record =
+        qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, guest_off >> image->header.cluster_bits);
+
+    return record != NULL && (record->flags & QC_RECORD_FRESH) ? record : NULL;
+}
+
+/* A write that would leave a second hole in a fresh cluster fills the one before it at once. */
+static qc_status fill_gap(struct qc_image *image, uint64_t guest_off, uint64_t len)
+{
+    struct qc_record *record = fresh_record(image, guest_off);
+    uint64_t in_cluster = in_cluster_of(image, guest_off);
+    uint64_t start = in_cluster / QC_SECTOR_BYTES;
+    uint64_t end = start + qc_min(len, image->header.cluster_bytes - in_cluster) / QC_SECTOR_BYTES;
+    uint64_t gap_from, gap_to;
+    qc_status status = QC_OK;
+
+    if (record == NULL || record->u.written.from == record->u.written.to)
+        return QC_OK;
+    if (end < record->u.written.from) {
+        gap_from = end;
+        gap_to = record->u.written.from;
+    } else if (start > record->u.written.to) {
+        gap_from = record->u.written.to;
+        gap_to = start;
+    } else {
+        return QC_OK;
+    }
+    if (!(record->flags & QC_RECORD_CLEAN))
+        status = qc_write_zeros(image,
+                                (record->value & QC_ENTRY_OFFSET_MASK) + gap_from * QC_SECTOR_BYTES,
+                                (gap_to - gap_from) * QC_SECTOR_BYTES);
+    if (status == QC_OK)
+        note_written(record, gap_from, gap_to);
+    return status;
+}
+
+/* Extends the written interval of every fresh cluster that the piece covers. */
+static void note_piece(struct qc_image *image, const struct piece *piece)
+{
+    for (uint64_t done = 0, part; done < piece->len; done += part) {
+        uint64_t in_cluster = in_cluster_of(image, piece->guest_off + done);
+        struct qc_record *record = fresh_record(image, piece->guest_off + done);
+
+        part = qc_min(piece->len - done, image->header.cluster_bytes - in_cluster);
+        if (record != NULL)
+            note_written(record, in_cluster / QC_SECTOR_BYTES,
+                         (in_cluster + part) / QC_SECTOR_BYTES);
+    }
+}
+
+/* Writes into clusters that are ours already; merges those that neighbour on the host. */
+static qc_status write_in_place(struct qc_image *image, struct piece *piece,
+                                const struct qc_cluster *first)
+{
+    uint64_t cluster_bytes = image->header.cluster_bytes;
+    uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
+    uint64_t len = qc_min(piece->len, cluster_bytes - in_cluster);
+    uint64_t last_off;
+    qc_status status;
+
+    while (len < piece->len) {
+        struct qc_cluster next;
+
+        if (qc_cluster_look(image, piece->guest_off + len, &next) != QC_OK) {
+            qc_detail_clear(&image->detail); /* the next turn's error */
+            break;
+        }
+        if (!next.is_ours || (next.entry & QC_ENTRY_ZERO) ||
+            next.host_off != first->host_off + in_cluster + len)
+            break;
+        len += qc_min(piece->len - len, cluster_bytes);
+    }
+    piece->len = len;
+    last_off = (piece->guest_off + len - 1) & ~(cluster_bytes - 1);
+    status = fill_gap(image, piece->guest_off, len);
+    if (status == QC_OK && last_off > piece->guest_off)
+        status = fill_gap(image, last_off, piece->guest_off + len - last_off);
+    if (status == QC_OK)
+        status = write_data(image, first->host_off + in_cluster, piece->buf, len);
+    if (status == QC_OK)
+        note_piece(image, piece);
+    return status;
+}
+
+/* What one seeded bug does; not called otherwise. */
+static void drop_kept(struct qc_image *image, const struct qc_cluster *cluster)
+{
+    uint64_t count;
+
+    if (qc_count_prepare(image, cluster->host_off >> image->header.cluster_bits, &count) == QC_OK)
+        qc_count_drop(image, cluster->host_off >> image->header.cluster_bits);
+}
+
+/* Writes into the cluster that a "reads as zeros" entry keeps. */
+static qc_status write_kept(struct qc_image *image, struct piece *piece)
+{
+    uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
+    struct qc_cluster cluster;
+    struct qc_record *record;
+    qc_status status = qc_step_begin(image, 1, false);
+
+    piece->len = qc_min(piece->len, image->header.cluster_bytes - in_cluster);
+    if (status == QC_OK)
+        status = qc_cluster_look(image, piece->guest_off, &cluster);
+    if (status == QC_OK) {
+        status = write_data(image, cluster.host_off + in_cluster, piece->buf, piece->len);
+        if (QC_SEED(undo_kept) && status != QC_OK)
+            drop_kept(image, &cluster);
+    }
+    if (status != QC_OK)
+        return status;
+    qc_set_entry(image, piece->guest_off, cluster.host_off | QC_ENTRY_COPIED);
+    record = qc_epoch_find(&image->epoch, QC_RECORD_ENTRY,
+                           piece->guest_off >> image->header.cluster_bits);
+    record->flags = QC_RECORD_FRESH;
+    record->u.written.from = record->u.written.to = 0;
+    note_piece(image, piece);
+    return QC_OK;
+}
+
+/* Copies guest bytes as they are now to the disk, through the staging buffer. */
+static qc_status copy_guest(struct qc_image *image, uint64_t guest_off, uint64_t len,
+                            uint64_t host_off)
+{
+    while (len > 0) {
+        uint64_t part = qc_min(len, image->cache->staging_bytes);
+        qc_status status = qc_read_runs(image, guest_off, image->cache->staging, part);
+
+        if (status == QC_OK)
+            status = write_data(image, host_off, image->cache->staging, part);
+        if (status != QC_OK)
+            return status;
+        guest_off += part;
+        host_off += part;
+        len -= part;
+    }
+    return QC_OK;
+}
+
+/* Whether a cluster's old bytes must be kept around a partial write: they are not known zeros. */
+static bool is_copied(const struct qc_cluster *old)
+{
+    return old->host_off != 0 && !(old->entry & QC_ENTRY_ZERO) && !QC_SEED(no_copy);
+}
+
+/* Puts one cluster together from its old bytes and the new ones, and writes it with one request. */
+static qc_status write_composed(struct qc_image *image, const struct piece *piece,
+                                uint64_t host_off)
+{
+    uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
+    uint8_t *staging = image->cache->staging;
+    uint32_t cluster_bytes = image->header.cluster_bytes;
+    qc_status status = qc_read_runs(image, piece->guest_off - in_cluster, staging, cluster_bytes);
+
+    if (status != QC_OK)
+        return status;
+    __builtin_memcpy(staging + in_cluster, piece->buf, piece->len);
+    return write_data(image, host_off, staging, cluster_bytes);
+}
+
+/* Writes a piece to the clusters taken for it, and what must be copied before and behind it. */
+static qc_status write_taken(struct qc_image *image, const struct piece *piece, uint64_t host_off,
+                             bool is_head_copied, bool is_tail_copied)
+{
+    uint64_t cluster_bytes = image->header.cluster_bytes;
+    uint64_t head = in_cluster_of(image, piece->guest_off);
+    uint64_t end = piece->guest_off + piece->len;
+    uint64_t tail = -end & (cluster_bytes - 1);
+    qc_status status = QC_OK;
+
+    if ((is_head_copied || is_tail_copied) && head + piece->len + tail == cluster_bytes &&
+        cluster_bytes <= image->cache->staging_bytes)
+        return write_composed(image, piece, host_off);
+    if (is_head_copied)
+        status = copy_guest(image, piece->guest_off - head, head, host_off);
+    if (status == QC_OK && is_tail_copied)
+        status = copy_guest(image, end, tail, host_off + head + piece->len);
+    if (status == QC_OK)
+        status = write_data(image, host_off + head, piece->buf, piece->len);
+    return status;
+}
+
+/* How many clusters of the piece from the first on need a new one, in one L2 table and one step. */
+static uint64_t count_new(struct qc_image *image, const struct piece *piece)
+{
+    unsigned cluster_bits = image->header.cluster_bits;
+    uint64_t first = piece->guest_off >> cluster_bits;
+    uint64_t l2_end = (first | (image->header.cluster_bytes / 8 - 1)) + 1;
+    uint64_t end = qc_units(piece->guest_off + piece->len, cluster_bits);
+    uint64_t count = 1;
+
+    end = qc_min(qc_min(end, l2_end), first + QC_STEP_CLUSTERS_MAX);
+    for (; first + count < end; count++) {
+        struct qc_cluster cluster;
+
+        if (qc_cluster_look(image, (first + count) << cluster_bits, &cluster) != QC_OK) {
+            qc_detail_clear(&image->detail); /* the next turn's error */
+            break;
+        }
+        if (cluster.is_ours)
+            break;
+    }
+    return count;
+}
+
+/* What the guest clusters keep until now, and all the reads that dropping it will need. */
+static qc_status prepare_olds(struct qc_image *image, uint64_t guest_off, uint64_t count,
+                              struct qc_cluster *olds)
+{
+    uint64_t cluster_bytes = image->header.cluster_bytes;
+
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t old_count;
+        qc_status status = qc_cluster_look(image, guest_off + i * cluster_bytes, &olds[i]);
+
+        if (status == QC_OK && olds[i].host_off != 0)
+            status = qc_count_prepare(image, olds[i].host_off / cluster_bytes, &old_count);
+        if (status != QC_OK)
+            return status;
+    }
+    return QC_OK;
+}
+
+static void drop_olds(struct qc_image *image, uint64_t count, const struct qc_cluster *olds)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        if (olds[i].host_off != 0)
+            qc_count_drop(image, olds[i].host_off >> image->header.cluster_bits);
+    }
+}
+
+/* Publishes clusters that hold the piece: entries first, then the old references (rule R8). */
+static void record_taken(struct qc_image *image, const struct piece *piece, uint64_t first,
+                         uint64_t count, const struct qc_cluster *olds, uint32_t flags)
+{
+    unsigned cluster_bits = image->header.cluster_bits;
+    uint64_t guest_first = piece->guest_off >> cluster_bits;
+
+    if (QC_SEED(mid_commit)) {
+        drop_olds(image, count, olds);
+        qc_commit(image);
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t guest_off = (guest_first + i) << cluster_bits;
+        struct qc_record *record;
+
+        qc_set_entry(image, guest_off, (first + i) << cluster_bits | QC_ENTRY_COPIED);
+        record = qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, guest_first + i);
+        record->flags = flags & 0xff;
+        record->u.written.from = record->u.written.to = 0;
+        if (is_copied(&olds[i]))
+            note_written(record, 0, image->header.cluster_bytes / QC_SECTOR_BYTES);
+    }
+    note_piece(image, piece);
+    if (!QC_SEED(mid_commit))
+        drop_olds(image, count, olds);
+}
+
+/* What one seeded bug does; not called otherwise. */
+static qc_status copy_late(struct qc_image *image, const struct piece *piece, uint64_t host_off,
+                           const struct qc_cluster *old)
+{
+    uint32_t head = (uint32_t)in_cluster_of(image, piece->guest_off);
+    uint32_t end = (uint32_t)(head + piece->len);
+    uint32_t tail = image->header.cluster_bytes - end;
+    uint8_t *staging = image->cache->staging;
+    qc_status status = qc_commit(image);
+
+    if (status == QC_OK && head > 0)
+        status = image->disk->ops->read(image->disk, old->host_off, staging, head);
+    if (status == QC_OK && head > 0)
+        status = write_data(image, host_off, staging, head);
+    if (status == QC_OK && tail > 0)
+        status = image->disk->ops->read(image->disk, old->host_off + end, staging, tail);
+    return status == QC_OK && tail > 0 ? write_data(image, host_off + end, staging, tail) : status;
+}
+
+static qc_status write_new(struct qc_image *image, struct piece *piece)
+{
+    struct qc_cluster olds[QC_STEP_CLUSTERS_MAX];
+    uint64_t cluster_bytes = image->header.cluster_bytes;
+    uint64_t head = in_cluster_of(image, piece->guest_off);
+    uint64_t wanted, first, count, tail;
+    bool is_clean;
+    qc_status status = qc_own_l2(image, piece->guest_off);
+
+    if (status != QC_OK)
+        return status;
+    wanted = count_new(image, piece);
+    status = qc_step_begin(image, (uint32_t)(3 * wanted), true);
+    if (status == QC_OK)
+        status = qc_alloc_take(image, wanted, &first, &count, &is_clean);
+    if (status != QC_OK)
+        return status;
+    piece->len = qc_min(piece->len, count * cluster_bytes - head);
+    tail = -(piece->guest_off + piece->len) & (cluster_bytes - 1);
+    status = prepare_olds(image, piece->guest_off - head, count, olds);
+    if (status == QC_OK)
+        status = write_taken(image, piece, first * cluster_bytes,
+                             head > 0 && is_copied(&olds[0]) && !QC_SEED(late_copy),
+                             tail > 0 && is_copied(&olds[count - 1]) && !QC_SEED(late_copy));
+    if (QC_SEED(late_copy) && status == QC_OK && count == 1 && is_copied(&olds[0])) {
+        record_taken(image, piece, first, count, olds, 0);
+        return copy_late(image, piece, first * cluster_bytes, &olds[0]);
+    }
+    if (status == QC_OK) {
+        record_taken(image, piece, first, count, olds,
+                     QC_RECORD_FRESH | (is_clean ? QC_RECORD_CLEAN : 0));
+        return QC_OK;
+    }
+    if (QC_SEED(double_alloc))
+        record_taken(image, piece, first, count, olds, QC_RECORD_FRESH);
+    for (uint64_t i = 0; i < count; i++) {
+        if (QC_SEED(free_named) && olds[i].host_off != 0)
+            qc_count_drop(image, olds[i].host_off / cluster_bytes);
+        qc_count_drop(image, first + i);
+    }
+    return status;
+}
+
+/* One step of a write, which may cover less than the piece: piece->len says how much it did. */
+static qc_status write_step(struct qc_image *image, struct piece *piece)
+{
+    struct qc_cluster cluster;
+    qc_status status = qc_cluster_look(image, piece->guest_off, &cluster);
+
+    if (status != QC_OK)
+        return status;
+    if (!cluster.is_ours)
+        return write_new(image, piece);
+    if (cluster.entry & QC_ENTRY_ZERO)
+        return write_kept(image, piece);
+    return write_in_place(image, piece, &cluster);
+}
+
+qc_status qc_write_sectors(struct qc_image *image, uint64_t guest_off, const void *buf,
+                           uint64_t len)
+{
+    struct piece piece = {.guest_off = guest_off, .buf = buf};
+    qc_status status = QC_OK;
+
+    while (status == QC_OK && len > 0) {
+        piece.len = len;
+        status = write_step(image, &piece);
+        piece.guest_off += piece.len;
+        piece.buf += piece.len;
+        len -= piece.len;
+    }
+    return status;
+}
+
+qc_status qc_write(struct qc_image *image, uint64_t guest_off, const void *buf, size_t len)
+{
+    qc_status status = qc_begin_change(image, guest_off, len);
+
+    if (status == QC_OK)
+        status = qc_write_sectors(image, guest_off, buf, len);
+    return qc_end_change(image, status);
+}
