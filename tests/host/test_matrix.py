@@ -10,47 +10,17 @@ import json
 import random
 import socket
 import struct
-import subprocess
-import time
-from contextlib import contextmanager
 
 import pytest
 
 from images.matrix import MIB, TIB, cells
+from serve import SERVER_SECONDS_MAX, client, export
 
-CLIENT_SECONDS_MAX = 120
-START_SECONDS_MAX = 20
 COPY_BYTES_MAX = 64 * MIB  # larger ones are compared by qemu-img only, which skips holes
 WHOLE_BYTES_MAX = 8 * TIB  # of larger ones it compares what lies around their data: it walks holes
 POOL_KIB_MIN = 64
 RANDOM_READS = 400
 CELLS = cells()
-
-
-@contextmanager
-def export(build, folder, image, *parameters):
-    """The plugin serving image; gives the socket's path. Only this nbdkit is ended."""
-    path, ready = folder / "nbd.sock", folder / "nbd.pid"
-    server = subprocess.Popen(
-        ["nbdkit", "--foreground", "--exit-with-parent", "--unix", path, "--pidfile", ready,
-         build / "host" / "nbdkit-qcow2efi-plugin.so", f"file={image}", *parameters])
-    try:
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while not ready.exists():
-            assert server.poll() is None, "nbdkit ended before it served"
-            assert time.monotonic() < deadline, "nbdkit does not serve"
-            time.sleep(0.005)
-        yield path
-    finally:
-        server.terminate()
-        server.wait(timeout=START_SECONDS_MAX)
-        ready.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-
-
-def client(*args):
-    return subprocess.run([str(arg) for arg in args], check=True, timeout=CLIENT_SECONDS_MAX,
-                          stdout=subprocess.PIPE, text=True).stdout
 
 
 def merged(runs):
@@ -90,7 +60,7 @@ def compare(image, path, start, length):
 def check_cell(build, folder, cell, image, *parameters):
     info = json.loads(client("qemu-img", "info", "-f", "qcow2", "--output=json", image))
     size = info["virtual-size"]
-    with export(build, folder, image, *parameters) as path:
+    with export(build, folder, image, "readonly=true", *parameters) as path:
         uri = f"nbd+unix:///?socket={path}"
         assert int(client("nbdinfo", "--size", uri)) == size
         runs = map_of_qemu(image)
@@ -127,7 +97,7 @@ def test_small_pool(cell, build, cache, tmp_path):
 def connect(path):
     """An NBD connection of the plainest kind, which unlike QEMU's may ask for single bytes."""
     link = socket.socket(socket.AF_UNIX)
-    link.settimeout(START_SECONDS_MAX)
+    link.settimeout(SERVER_SECONDS_MAX)
     link.connect(str(path))
     assert receive(link, 18)[:16] == b"NBDMAGICIHAVEOPT"
     link.sendall(struct.pack(">I8sII", 3, b"IHAVEOPT", 1, 0))  # no zeroes; option: the export ""
@@ -164,7 +134,7 @@ def test_random_reads(cell, build, cache, tmp_path):
     dice = random.Random(cell.name)
     length_max = min(size, 3 * cell.cluster_bytes, MIB)
     with open(tmp_path / "qemu.raw", "rb") as truth, \
-            export(build, tmp_path, image, f"pool_kib={POOL_KIB_MIN}") as path, \
+            export(build, tmp_path, image, "readonly=true", f"pool_kib={POOL_KIB_MIN}") as path, \
             connect(path) as link:
         for _ in range(RANDOM_READS):
             length = dice.randint(1, length_max)

@@ -2,12 +2,17 @@
 """What the plugin refuses, with which line, and what it must not refuse.
 
 Every image is one of qemu-img's, most of them with one field changed. A refusal ends nbdkit before
-it serves, says exactly one line and leaves the file as it was, byte for byte.
+it serves, says exactly one line and leaves the file as it was, byte for byte; so does what takes no
+writes, which is served all the same.
 """
 
+import errno
 import subprocess
 
+import nbd
 import pytest
+
+from serve import export, plugin_of
 
 SECONDS_MAX = 60
 TRIES_MAX = 20
@@ -46,7 +51,7 @@ def poke(path, host_off, data):
 
 def serve(build, image):
     """nbdkit asked to serve image and to print its size; it ends by itself."""
-    return subprocess.run(["nbdkit", "-U", "-", build / "host" / "nbdkit-qcow2efi-plugin.so",
+    return subprocess.run(["nbdkit", "-U", "-", plugin_of(build),
                            f"file={image}", "--run", 'nbdinfo --size "$uri"'],
                           capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
 
@@ -177,8 +182,6 @@ ACCEPTED = {
     "cluster-size-512": (("-o", "cluster_size=512"), 0, b""),
     "cluster-size-2M": (("-o", "cluster_size=2M"), 0, b""),
     "refcount-order-6": (("-o", "refcount_bits=64"), 0, b""),
-    "dirty": ((), 72, be64(1)),
-    "corrupt": ((), 72, be64(2)),
     "compatible-bits": ((), 80, be64(2**64 - 1)),
     "autoclear-bits": ((), 88, be64(1 << 62)),
     "unknown-extension": ((), 112, be32(0x12345678)),
@@ -197,6 +200,49 @@ def test_accepted(name, build, tmp_path):
     assert image.read_bytes() == before
 
 
+# ---- served, but only for reading ------------------------------------------------------------
+
+READ_ONLY = {
+    "corrupt": (be64(2), [], "nbdkit: image is marked corrupt: read-only\n"),
+    "dirty": (be64(1), [], "nbdkit: dirty image, not repaired: read-only\n"),
+    "dirty-corrupt": (be64(3), [], "nbdkit: image is marked corrupt: read-only\n"),
+    "asked-for": (be64(0), ["readonly=true"], ""),
+    "asked-for-corrupt": (be64(2), ["readonly=true"], ""),
+    "by-nbdkit": (be64(0), ["-r"], ""),
+}
+
+
+@pytest.mark.parametrize("name", READ_ONLY)
+def test_read_only(name, build, tmp_path):
+    """The reason is said once, unless the user's wish is the reason; nothing is written."""
+    bits, parameters, line = READ_ONLY[name]
+    image = create(tmp_path / "image.qcow2")
+    poke(image, 72, bits)
+    before = image.read_bytes()
+    options = [part for part in parameters if part == "-r"]
+    settings = [part for part in parameters if part != "-r"]
+    look = ('nbdinfo --is readonly "$uri" && '
+            'qemu-io -r -f raw -c "read -q -P 0 0 1M" -c flush "$uri"')
+    run = subprocess.run(["nbdkit", "-U", "-", *options, plugin_of(build), f"file={image}",
+                          *settings, "--run", f"{look} && {look}"],
+                         capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    assert (run.returncode, run.stderr, run.stdout) == (0, line, "")
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("parameters", [[], ["readonly=false"], ["write_through=true"],
+                                        ["pool_kib=64"], ["pool_kib=65536"]], ids="".join)
+def test_writable(parameters, build, tmp_path):
+    image = create(tmp_path / "image.qcow2")
+    write = "qemu-io -f raw -c 'write -q -P 5 100000 70000' -c 'read -q -P 5 100000 70000' $uri"
+    run = subprocess.run(["nbdkit", "-U", "-", plugin_of(build), f"file={image}", *parameters,
+                          "--run", f'! nbdinfo --is readonly "$uri" && {write}'],
+                         capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    assert (run.returncode, run.stderr, run.stdout) == (0, "", "")
+    subprocess.run(["qemu-io", "-r", "-f", "qcow2", "-c", "read -q -P 5 100000 70000", image],
+                   check=True, timeout=SECONDS_MAX)
+
+
 # ---- found later: while serving --------------------------------------------------------------
 
 
@@ -210,11 +256,38 @@ def test_bad_entry(build, tmp_path):
     before = image.read_bytes()
     good, bad, behind = (f"qemu-io -r -f raw -c 'read -q -P 5 {n * CLUSTER} 4096' $uri"
                          for n in range(3))
-    run = subprocess.run(["nbdkit", "-U", "-", build / "host" / "nbdkit-qcow2efi-plugin.so",
+    run = subprocess.run(["nbdkit", "-U", "-", plugin_of(build),
                           f"file={image}", "--run", f"{good} && ! {bad} && {behind}"],
                          capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "bad L2 entry 0x80000000000a0002 at guest 0x10000\n" in run.stderr
+    assert image.read_bytes() == before
+
+
+METADATA = {"refcount table": 1, "refcount block": 2, "L1": 3, "L2": 4}  # cluster of each
+
+
+@pytest.mark.parametrize("table", METADATA)
+def test_write_spares_metadata(table, build, tmp_path):
+    """An entry that points at a table is damage: what would write there turns the image read-only
+    before anything is written; reading elsewhere goes on."""
+    image = create(tmp_path / "image.qcow2")
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -q -P 5 0 {3 * CLUSTER}", image],
+                   check=True, timeout=SECONDS_MAX)
+    l2_off = int.from_bytes(image.read_bytes()[3 * CLUSTER:][:8], "big") & 0xfffffffffffe00
+    assert l2_off == METADATA["L2"] * CLUSTER
+    poke(image, l2_off + 8, be64(1 << 63 | METADATA[table] * CLUSTER))
+    before = image.read_bytes()
+    with export(build, tmp_path, image) as path:
+        link = nbd.NBD()
+        link.connect_uri(f"nbd+unix:///?socket={path}")
+        # NBD has no EROFS; what it has for that is EPERM.
+        for guest_off, wanted in ((CLUSTER, errno.EIO), (0, errno.EPERM), (CLUSTER, errno.EPERM)):
+            with pytest.raises(nbd.Error) as error:
+                link.pwrite(b"a" * 512, guest_off)
+            assert error.value.errnum == wanted
+        assert link.pread(CLUSTER, 0) == b"\5" * CLUSTER
+        link.shutdown()
     assert image.read_bytes() == before
 
 
@@ -223,6 +296,7 @@ def test_bad_entry(build, tmp_path):
 PARAMETERS = {
     "pool_kib=63": "pool_kib must be 64 to 65536",
     "pool_kib=65537": "pool_kib must be 64 to 65536",
+    "write_through=maybe": "could not decipher boolean (maybe)",
     "readonly=maybe": "could not decipher boolean (maybe)",
     "cluster_size=512": "unknown parameter 'cluster_size'",
 }
@@ -231,17 +305,7 @@ PARAMETERS = {
 @pytest.mark.parametrize("parameter", PARAMETERS)
 def test_parameter(parameter, build, tmp_path):
     image = create(tmp_path / "image.qcow2")
-    run = subprocess.run(["nbdkit", "-U", "-", build / "host" / "nbdkit-qcow2efi-plugin.so",
+    run = subprocess.run(["nbdkit", "-U", "-", plugin_of(build),
                           f"file={image}", parameter, "--run", "true"],
                          capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
     assert (run.returncode, run.stderr) == (1, f"nbdkit: error: {PARAMETERS[parameter]}\n")
-
-
-@pytest.mark.parametrize("parameters", [["readonly=true"], ["readonly=false"], ["pool_kib=64"],
-                                        ["pool_kib=65536"]], ids="".join)
-def test_never_writable(parameters, build, tmp_path):
-    image = create(tmp_path / "image.qcow2")
-    run = subprocess.run(["nbdkit", "-U", "-", build / "host" / "nbdkit-qcow2efi-plugin.so",
-                          f"file={image}", *parameters, "--run", 'nbdinfo --is readonly "$uri"'],
-                         capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
-    assert (run.returncode, run.stderr) == (0, "")

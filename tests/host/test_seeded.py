@@ -1,25 +1,27 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Each named bug of core/seeded.h, built in, makes the unit tests of reading fail.
+"""Each named bug of core/seeded.h, built in, that needs no power cut makes the unit tests fail.
 
 The same programs without a bug pass in the unit suite of the same run.
 """
 
 import os
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SEEDS = re.findall(r"#ifdef QC_SEEDED_(\w+)", (ROOT / "core" / "seeded.h").read_text())
+# Bugs that no power cut is needed to show, and the program that must find each; tests/crash has
+# the others.
+SEEDS = {"l2_lookup": "test_read", "merge_gap": "test_read", "zero_flag": "test_read",
+         "no_guard": "test_write"}
 BUILD_TIMEOUT_S = 120
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", sorted(SEEDS))
 def test_seeded_bug_is_found(seed, cache):
     build = cache.parent / "seeded" / seed
-    program = build / "host" / "unit" / "test_read"
+    program = build / "host" / "unit" / SEEDS[seed]
     plain = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
     subprocess.run(["make", "-s", f"SEEDED={seed}", f"BUILD={build.relative_to(ROOT)}",
                     str(program.relative_to(ROOT))],
@@ -29,7 +31,3 @@ def test_seeded_bug_is_found(seed, cache):
                          env=dict(os.environ, CMOCKA_MESSAGE_OUTPUT="TAP"))
     assert run.returncode != 0
     assert "not ok" in run.stdout + run.stderr
-
-
-def test_seeds_are_listed():
-    assert "l2_lookup" in SEEDS
