@@ -9,7 +9,7 @@ BUILD  ?= build
 # A named bug for the tests to find (core/seeded.h); empty in every real build.
 SEEDED ?=
 # Memory for metadata of one attached image, in KiB.
-CACHE_KIB ?= 1024
+CACHE_KIB ?= 1280
 
 PYTHON ?= /usr/bin/python3
 CC     := clang
@@ -25,7 +25,7 @@ MAKEFLAGS += --no-builtin-rules
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wimplicit-fallthrough \
         -Wcast-align -Wundef -Werror
-SEED := $(if $(SEEDED),-DQC_SEEDED_$(SEEDED)=1)
+SEED := $(if $(SEEDED),-DQC_SEEDED=$(SEEDED))
 
 # -fno-ms-extensions: without it gnu-efi defines __attribute__ away for this target.
 EFI_CFLAGS := -target x86_64-unknown-windows -std=c11 -ffreestanding -fno-ms-extensions \
@@ -47,22 +47,26 @@ DRIVER_SRC  := $(CORE_SRC) $(sort $(wildcard drivers/efi_*.c efi/*.c))
 COMMAND_SRC := $(sort $(wildcard efi/command/*.c)) efi/rt.c
 AGENT_SRC   := $(sort $(wildcard tests/firmware/agent/*.c)) efi/rt.c
 PLUGIN_SRC  := $(CORE_SRC) $(sort $(wildcard drivers/posix_*.c tests/nbdkit/*.c))
-UNIT_LIB    := $(CORE_SRC) $(filter-out tests/unit/test_%,$(sort $(wildcard tests/unit/*.c)))
+UNIT_LIB    := $(CORE_SRC) $(sort $(wildcard tests/sim/*.c)) $(filter-out tests/unit/test_%,$(sort $(wildcard tests/unit/*.c)))
 UNIT_TESTS  := $(sort $(wildcard tests/unit/test_*.c))
+CRASH_SRC   := $(CORE_SRC) $(sort $(wildcard tests/sim/*.c tests/crash/*.c))
 
 DRIVER  := $(OUT)/qcow2$(ARCH).efi
 COMMAND := $(OUT)/qcow2.efi
 AGENT   := $(OUT)/agent.efi
 PLUGIN  := $(HOST)/nbdkit-qcow2efi-plugin.so
+RECORDER := $(HOST)/recorder.so
 UNIT    := $(UNIT_TESTS:tests/unit/%.c=$(HOST)/unit/%)
+CRASH   := $(HOST)/crash/crash
 
 efi-objects  = $(patsubst %.c,$(OUT)/obj/%.obj,$(1))
 host-objects = $(patsubst %.c,$(HOST)/obj/%.o,$(1))
 unit-objects = $(patsubst %.c,$(HOST)/unit/obj/%.o,$(1))
+crash-objects = $(patsubst %.c,$(HOST)/crash/obj/%.o,$(1))
 
 # ---- what people call ------------------------------------------------------------------------
 
-.PHONY: help all run boot test test-seeded size clean setup
+.PHONY: help all run boot test test-all test-seeded crash holes size clean setup
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
@@ -71,7 +75,7 @@ all: setup ## builds the driver, the command and the host front end
 
 .PHONY: binaries test-binaries
 binaries: $(DRIVER) $(COMMAND) $(PLUGIN) ; @:
-test-binaries: binaries $(AGENT) $(UNIT)
+test-binaries: binaries $(AGENT) $(UNIT) $(CRASH) $(RECORDER)
 
 run: all ## boots a Linux from a qcow2 through the driver [LAYOUT=disk] [BREAK=nodriver|byte]
 	@$(PYTHON) tests/rig/demo.py --build $(BUILD) --layout $(or $(LAYOUT),partition) $(if $(BREAK),--break $(BREAK))
@@ -83,9 +87,21 @@ test: setup ## runs the tests, or with ONLY=name one suite or test
 	@$(MAKE) --no-print-directory -j2 test-binaries
 	@$(PYTHON) tests/rig/run.py --build $(BUILD) $(if $(ONLY),--only "$(ONLY)")
 
+test-all: setup ## the long tests: all of make test, with the crash suite's floors (75 minutes at most)
+	@$(MAKE) --no-print-directory -j2 test-binaries
+	@$(PYTHON) tests/rig/run.py --build $(BUILD) --long
+
 test-seeded: setup ## builds with the bug SEEDED=name and runs the tests on it: they must fail
 	@test -n "$(SEEDED)" || { echo "usage: make test-seeded SEEDED=name; names: core/seeded.h"; exit 2; }
 	@$(MAKE) --no-print-directory test SEEDED=$(SEEDED) BUILD=$(BUILD)/seeded/$(SEEDED)
+
+holes: setup ## replays power cuts in the shapes of QEMU's holes, on this engine and on QEMU
+	@$(MAKE) --no-print-directory $(PLUGIN) $(RECORDER)
+	@$(PYTHON) tests/host/holes.py --build $(BUILD)
+
+crash: setup ## every crash state of all sequences of K=n operations [BASE=name]
+	@$(MAKE) --no-print-directory $(CRASH)
+	@$(CRASH) all --length $(or $(K),4) $(if $(BASE),--base $(BASE))
 
 size: all ## sizes of the driver: file, static arrays, deepest frame, symbols it must not have
 	@$(PYTHON) tests/rig/size.py --build $(BUILD) --arch $(ARCH)
@@ -112,6 +128,9 @@ $(OUT)/obj/%.obj: %.c Makefile
 
 $(PLUGIN): $(call host-objects,$(PLUGIN_SRC))
 	$(CC) -shared -o $@ $^
+$(RECORDER): tests/host/recorder.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) -shared -o $@ $<
 $(HOST)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(HOST_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
@@ -121,6 +140,13 @@ $(HOST)/unit/%: $(HOST)/unit/obj/tests/unit/%.o $(call unit-objects,$(UNIT_LIB))
 $(HOST)/unit/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(UNIT_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+# The named bugs are chosen at run time; no sanitizer, because states a second are what counts.
+$(CRASH): $(call crash-objects,$(CRASH_SRC))
+	$(CC) $(HOST_CFLAGS) -o $@ $^
+$(HOST)/crash/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) -DQC_SEEDS_AT_RUN_TIME -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
 .SECONDARY:
 -include $(shell find $(BUILD)/$(ARCH) $(BUILD)/host -name '*.d' 2>/dev/null)

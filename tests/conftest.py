@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "tests" / "rig"))
 
 def pytest_addoption(parser):
     parser.addoption("--build", default="build", help="where the binaries under test lie")
+    parser.addoption("--long", action="store_true", help="the long runs of make test-all")
 
 
 def build_folder(config):

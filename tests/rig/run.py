@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SUITES = ["structure", "unit", "host", "firmware"]  # cheap and telling first
+SUITES = ["structure", "unit", "crash", "host", "firmware"]  # cheap and telling first
 
 
 class Tally:
@@ -50,12 +50,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", default="build")
     parser.add_argument("--only")
+    parser.add_argument("--long", action="store_true", help="longer runs where a suite has them")
     args = parser.parse_args()
 
     tally = Tally(args.only)
     folders = [str(ROOT / "tests" / suite) for suite in SUITES]
     options = [f"--rootdir={ROOT}", f"--build={args.build}", "-p", "no:cacheprovider",
                "-q", "--tb=short", "--durations=5"]
+    if args.long:
+        options.append("--long")
     code = pytest.main(options + folders, plugins=[tally])
     nothing_ran = tally.passed + tally.failed + tally.skipped == 0
     if nothing_ran:

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * Reads a state without the engine: the verdict that qemu-img check would give, and where the
+ * guest's clusters lie.
+ *
+ * Promises: a verdict for any bytes. Corruption is a table outside the disk or out of line, a count
+ * below its references, or a COPIED flag in an active table that is not (count is 1). Beyond what
+ * qemu-img looks for, a cluster used for two things is told too.
+ *
+ * Left to others: whether the data is right (guest.c). Format: QEMU's docs/interop/qcow2.
+ */
+#ifndef CRASH_CHECK_H
+#define CRASH_CHECK_H
+
+#include "oracle.h"
+#include "view.h"
+
+#define CHECK_CLUSTERS_MAX 4608u
+
+struct check {
+    const char *corruption; /* NULL: none. What qemu-img check exits with 2 for */
+    const char *overlap;    /* NULL: none. A cluster of two uses, a count out of nowhere */
+    uint64_t where;         /* host offset or cluster of the first complaint */
+    uint32_t leaks_count;   /* counts above their references */
+    uint64_t autoclear;
+    bool has_stray; /* the guest has a cluster that no digit names */
+    /* Host offset of each digit's cluster, 0: reads as zeros. */
+    uint64_t active[GUEST_CLUSTERS];
+    uint64_t snapshot[GUEST_CLUSTERS];
+};
+
+void check_state(struct view *view, struct check *ret_check);
+
+#endif

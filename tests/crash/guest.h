@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * Is a state what the oracle allows? The judge of every cut.
+ */
+#ifndef CRASH_GUEST_H
+#define CRASH_GUEST_H
+
+#include "check.h"
+
+struct judgement {
+    const char *broken; /* NULL: nothing. The rule, in a few words */
+    unsigned digit, sector;
+    uint64_t where;
+    struct check check;
+};
+
+/* Judges one state of the view; first: what the guest held when the base was built. */
+void judge_cut(struct view *view, const struct oracle *oracle, unsigned cluster_bits,
+               struct judgement *ret_judgement);
+
+/* As judge_cut for a disk at rest: also, what the engine acknowledged must be what is there. */
+void judge_now(struct view *view, const struct oracle *oracle, unsigned cluster_bits,
+               struct judgement *ret_judgement);
+
+/* The hash of what the sector holds in a fully decided view. */
+uint64_t guest_hash(struct view *view, const struct check *check, unsigned digit, unsigned sector);
+
+#endif

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * See oracle.h. Lists are short: a flush empties them, and sequences between flushes are too.
+ */
+#include "oracle.h"
+
+#include <string.h>
+
+#include "../sim/sim.h"
+
+uint64_t oracle_fill(uint8_t *bytes, unsigned digit, unsigned sector, unsigned version)
+{
+    uint64_t word = (uint64_t)digit << 40 | (uint64_t)sector << 32 | version;
+
+    for (unsigned i = 0; i < SECTOR; i += 8) {
+        uint64_t value = version == 0 ? 0 : (word + i) * UINT64_C(0x9e3779b97f4a7c15) | 0xff;
+
+        memcpy(bytes + i, &value, 8);
+    }
+    return sim_hash_sector(bytes);
+}
+
+void oracle_set(struct oracle *oracle, unsigned digit, unsigned sector, unsigned version)
+{
+    struct sector_values *values = &oracle->values[digit][sector];
+    uint8_t bytes[SECTOR];
+
+    values->hashes[0] = oracle_fill(bytes, digit, sector, version);
+    values->first = values->hashes[0];
+    values->count = 1;
+    values->live = 1;
+    values->version = (uint16_t)version;
+}
+
+void oracle_init(struct oracle *oracle)
+{
+    memset(oracle, 0, sizeof(*oracle));
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++)
+            oracle_set(oracle, digit, sector, 0);
+    }
+}
+
+static unsigned find(const struct sector_values *values, uint64_t hash)
+{
+    unsigned i = 0;
+
+    while (i < values->count && values->hashes[i] != hash)
+        i++;
+    return i;
+}
+
+void oracle_issue(struct oracle *oracle, unsigned digit, unsigned sector, uint64_t hash,
+                  bool is_acknowledged)
+{
+    struct sector_values *values = &oracle->values[digit][sector];
+    unsigned i = find(values, hash);
+
+    if (i == SECTOR_VALUES_MAX)
+        __builtin_trap(); /* oracle_is_full was not heeded */
+    values->hashes[i] = hash;
+    if (i == values->count)
+        values->count++;
+    if (is_acknowledged)
+        values->live = 0;
+    values->live |= 1u << i;
+}
+
+void oracle_flush(struct oracle *oracle)
+{
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++) {
+            struct sector_values *values = &oracle->values[digit][sector];
+            uint16_t kept = 0;
+
+            for (unsigned i = 0; i < values->count; i++) {
+                if (values->live >> i & 1)
+                    values->hashes[kept++] = values->hashes[i];
+            }
+            values->count = kept;
+            values->live = (1u << kept) - 1;
+        }
+    }
+}
+
+bool oracle_allows(const struct sector_values *values, uint64_t hash)
+{
+    return find(values, hash) < values->count;
+}
+
+bool oracle_allows_now(const struct sector_values *values, uint64_t hash)
+{
+    unsigned i = find(values, hash);
+
+    return i < values->count && (values->live >> i & 1);
+}
+
+void oracle_see(struct sector_values *values, uint64_t hash)
+{
+    values->live = 1u << find(values, hash);
+}
+
+bool oracle_is_full(const struct oracle *oracle)
+{
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++) {
+            if (oracle->values[digit][sector].count + 2u > SECTOR_VALUES_MAX)
+                return true;
+        }
+    }
+    return false;
+}
+
+uint64_t oracle_hash(const struct oracle *oracle, unsigned cluster_sectors)
+{
+    uint64_t hash = 1;
+
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        for (unsigned sector = 0; sector < cluster_sectors; sector++) {
+            const struct sector_values *values = &oracle->values[digit][sector];
+
+            hash = (hash ^ values->live ^ (uint64_t)values->version << 32) *
+                   UINT64_C(0x9e3779b97f4a7c15);
+            for (unsigned i = 0; i < values->count; i++)
+                hash = (hash ^ hash >> 31 ^ values->hashes[i]) * UINT64_C(0xbf58476d1ce4e5b9);
+        }
+    }
+    return hash ^ hash >> 30;
+}
