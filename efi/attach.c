@@ -32,6 +32,20 @@ struct attached *attached_by_block_io(const EFI_BLOCK_IO_PROTOCOL *block_io)
     return NULL;
 }
 
+struct attached *attached_by_erase_block(const EFI_ERASE_BLOCK_PROTOCOL *erase_block)
+{
+    for (unsigned i = 0; i < ATTACHED_MAX; i++) {
+        if (slots[i].container != NULL && &slots[i].erase_block == erase_block)
+            return &slots[i];
+    }
+    return NULL;
+}
+
+struct attached *attached_slot(unsigned i)
+{
+    return &slots[i];
+}
+
 struct attached *attached_any(void)
 {
     for (unsigned i = 0; i < ATTACHED_MAX; i++) {
@@ -76,11 +90,13 @@ static void say_attached(const struct attached *attached, const EFI_DEVICE_PATH 
     say_add_size(&text, qc_size(&attached->image), 1);
     say_add(&text, ", ");
     say_add_size(&text, header->cluster_bytes, 0);
-    say_add(&text, " clusters, read-only");
-    if ((header->incompatible & QC_INCOMPATIBLE_CORRUPT) != 0)
-        say_add(&text, ", marked corrupt");
-    if ((header->incompatible & QC_INCOMPATIBLE_DIRTY) != 0)
-        say_add(&text, ", dirty");
+    say_add(&text, " clusters");
+    if (attached->media.ReadOnly) {
+        say_add(&text, ", ");
+        say_add(&text, qc_readonly_reason(&attached->image));
+    } else if (!path_takes_flush(path)) {
+        say_add(&text, ", no flush: safe against a crash of the system, not against power loss");
+    }
     say_of_medium(attached->digest, path, &text);
 }
 
@@ -114,9 +130,11 @@ static EFI_STATUS open_image(struct attached *attached, EFI_BLOCK_IO_PROTOCOL *p
 
     efi_block_init(&attached->block, parent);
     qc_cache_init(&attached->cache, attached->pool, sizeof(attached->pool));
-    switch (qc_open(&attached->image, &attached->cache, &attached->block.disk)) {
+    switch (qc_open(&attached->image, &attached->cache, &attached->block.disk,
+                    &(struct qc_open_options){.readonly = false})) {
     case QC_OK:
         blockio_init(attached);
+        eraseblock_init(attached);
         return EFI_SUCCESS;
     case QC_FOREIGN:
         return EFI_UNSUPPORTED;
@@ -159,9 +177,9 @@ static EFI_STATUS open_for_child(const struct attached *attached)
 
 static EFI_STATUS uninstall_child(const struct attached *attached)
 {
-    return efi_boot->UninstallMultipleProtocolInterfaces(attached->child, &guid_block_io,
-                                                         &attached->block_io, &guid_device_path,
-                                                         attached->path, NULL);
+    return efi_boot->UninstallMultipleProtocolInterfaces(
+        attached->child, &guid_block_io, &attached->block_io, &guid_erase_block,
+        &attached->erase_block, &guid_device_path, attached->path, NULL);
 }
 
 static EFI_STATUS install_child(struct attached *attached, const EFI_DEVICE_PATH *path)
@@ -170,9 +188,12 @@ static EFI_STATUS install_child(struct attached *attached, const EFI_DEVICE_PATH
 
     if (!make_path(attached, path))
         return refuse(EFI_UNSUPPORTED, attached->digest, path, "its device path is too long");
-    status = efi_boot->InstallMultipleProtocolInterfaces(&attached->child, &guid_block_io,
-                                                         &attached->block_io, &guid_device_path,
-                                                         attached->path, NULL);
+    status = quiesce_start(attached);
+    if (EFI_ERROR(status))
+        return refuse(status, attached->digest, path, "the firmware takes no new event");
+    status = efi_boot->InstallMultipleProtocolInterfaces(
+        &attached->child, &guid_block_io, &attached->block_io, &guid_erase_block,
+        &attached->erase_block, &guid_device_path, attached->path, NULL);
     if (EFI_ERROR(status))
         return refuse(status, attached->digest, path, "the firmware takes no new disk");
     status = open_for_child(attached);
@@ -216,6 +237,15 @@ fail:
     return status;
 }
 
+static EFI_STATUS settle_uninterrupted(struct attached *attached)
+{
+    EFI_TPL tpl = efi_boot->RaiseTPL(TPL_CALLBACK);
+    EFI_STATUS status = quiesce_settle(attached);
+
+    efi_boot->RestoreTPL(tpl);
+    return status;
+}
+
 EFI_STATUS attach_stop_child(struct attached *attached)
 {
     EFI_STATUS status;
@@ -226,20 +256,27 @@ EFI_STATUS attach_stop_child(struct attached *attached)
      */
     if (attached->is_busy || attached->is_stopping)
         return EFI_DEVICE_ERROR;
+    if (EFI_ERROR(settle_uninterrupted(attached)))
+        return EFI_DEVICE_ERROR;
+    /* From here on every write is settled at once: those above write back when they are told to
+     * let go, and nobody could be told of a failure after that. */
     attached->is_stopping = true;
     efi_boot->CloseProtocol(attached->container, &guid_disk_io, driver_binding.DriverBindingHandle,
                             attached->child);
     status = uninstall_child(attached);
-    if (EFI_ERROR(status))
+    if (EFI_ERROR(status)) {
         open_for_child(attached);
-    else
+    } else {
         attached->child = NULL;
+        quiesce_stop(attached);
+    }
     attached->is_stopping = false;
     return status;
 }
 
 void attach_release(struct attached *attached)
 {
+    quiesce_stop(attached);
     attached->container = NULL;
     attached->child = NULL;
 }

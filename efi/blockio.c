@@ -4,72 +4,18 @@
  * rely on, and from blocks to bytes.
  *
  * Promises: all blocks or an error; a stale MediaId is told before anything else about a request is
- * looked at; a request that comes while another runs, or above TPL_CALLBACK, fails and touches
- * nothing. Errors of reading are said once per image and kind.
+ * looked at. What was written is durable when FlushBlocks returns success, and mostly long before:
+ * quiesce.c tells when. ReadOnly follows the image, which may stop taking writes at any request.
  *
- * Nothing here is ever dirty: images are read-only, so there is nothing to flush or to reset.
+ * Left to others: the frame of a request (request.c).
  */
 #include "driver.h"
-#include "say.h"
 
 #define BLOCK_BYTES QC_SECTOR_BYTES
 
-static EFI_TPL tpl_now(void)
-{
-    EFI_TPL tpl = efi_boot->RaiseTPL(TPL_HIGH_LEVEL);
-
-    efi_boot->RestoreTPL(tpl);
-    return tpl;
-}
-
-/*
- * Begins a request: nothing interrupts it then, and no other begins before request_end(). Callers
- * above TPL_CALLBACK break the rules (7.1), and may have interrupted a request of this very image.
- */
-static EFI_STATUS request_begin(const EFI_BLOCK_IO_PROTOCOL *This, struct attached **ret_attached,
-                                EFI_TPL *ret_tpl)
-{
-    struct attached *attached = attached_by_block_io(This);
-    EFI_TPL tpl;
-
-    if (attached == NULL)
-        return EFI_INVALID_PARAMETER;
-    if (tpl_now() > TPL_CALLBACK)
-        return EFI_DEVICE_ERROR;
-    tpl = efi_boot->RaiseTPL(TPL_CALLBACK);
-    if (attached->is_busy) {
-        efi_boot->RestoreTPL(tpl);
-        return EFI_DEVICE_ERROR;
-    }
-    attached->is_busy = true;
-    *ret_attached = attached;
-    *ret_tpl = tpl;
-    return EFI_SUCCESS;
-}
-
-static EFI_STATUS request_end(struct attached *attached, EFI_TPL tpl, EFI_STATUS status)
-{
-    attached->is_busy = false;
-    efi_boot->RestoreTPL(tpl);
-    return status;
-}
-
-/* The image goes with the medium it was opened on, and does not come back by itself. */
-static EFI_STATUS check_medium(struct attached *attached)
-{
-    const EFI_BLOCK_IO_MEDIA *below = attached->block.parent->Media;
-
-    if (!attached->media.MediaPresent)
-        return EFI_NO_MEDIA;
-    if (below->MediaPresent && below->MediaId == attached->block.media_id)
-        return EFI_SUCCESS;
-    attached->media.MediaPresent = FALSE;
-    return below->MediaPresent ? EFI_MEDIA_CHANGED : EFI_NO_MEDIA;
-}
-
 static EFI_STATUS check_request(struct attached *attached, UINT32 media_id, bool is_write)
 {
-    EFI_STATUS status = check_medium(attached);
+    EFI_STATUS status = request_check_medium(attached);
 
     if (EFI_ERROR(status))
         return status;
@@ -88,27 +34,11 @@ static EFI_STATUS check_range(const EFI_BLOCK_IO_MEDIA *media, EFI_LBA lba, UINT
         return EFI_INVALID_PARAMETER;
     if (size % BLOCK_BYTES != 0)
         return EFI_BAD_BUFFER_SIZE;
-    if (lba > media->LastBlock || size / BLOCK_BYTES - 1 > media->LastBlock - lba)
+    if (!request_is_inside(media, lba, size))
         return EFI_INVALID_PARAMETER;
     if (media->IoAlign > 1 && ((uintptr_t)buffer & (media->IoAlign - 1)) != 0)
         return EFI_INVALID_PARAMETER;
     return EFI_SUCCESS;
-}
-
-static EFI_STATUS read_failed(struct attached *attached, qc_status why)
-{
-    EFI_STATUS below = attached->block.last_status;
-    const EFI_DEVICE_PATH *path = (const EFI_DEVICE_PATH *)attached->path;
-    struct say_text text = {0};
-
-    if (why == QC_IO && (below == EFI_NO_MEDIA || below == EFI_MEDIA_CHANGED)) {
-        attached->media.MediaPresent = FALSE;
-        return below;
-    }
-    say_add(&text, "read error: ");
-    say_add(&text, qc_detail(&attached->image));
-    say_once(say_digest(attached->digest, &why, sizeof(why)), path, &text);
-    return EFI_DEVICE_ERROR;
 }
 
 static EFI_STATUS read_checked(struct attached *attached, UINT32 media_id, EFI_LBA lba, UINTN size,
@@ -123,52 +53,90 @@ static EFI_STATUS read_checked(struct attached *attached, UINT32 media_id, EFI_L
     if (EFI_ERROR(status))
         return status;
     why = qc_read(&attached->image, lba * BLOCK_BYTES, buffer, size);
-    return why == QC_OK ? EFI_SUCCESS : read_failed(attached, why);
+    return why == QC_OK ? EFI_SUCCESS : request_failed(attached, "read", why);
 }
 
 static EFI_STATUS EFIAPI blockio_read(EFI_BLOCK_IO_PROTOCOL *This, UINT32 media_id, EFI_LBA lba,
                                       UINTN size, void *buffer)
 {
-    struct attached *attached;
+    struct attached *attached = attached_by_block_io(This);
     EFI_TPL tpl;
-    EFI_STATUS status = request_begin(This, &attached, &tpl);
+    EFI_STATUS status = request_begin(attached, &tpl);
 
     if (EFI_ERROR(status))
         return status;
     return request_end(attached, tpl, read_checked(attached, media_id, lba, size, buffer));
 }
 
+static EFI_STATUS write_checked(struct attached *attached, UINT32 media_id, EFI_LBA lba, UINTN size,
+                                const void *buffer)
+{
+    EFI_STATUS status = check_request(attached, media_id, true);
+    qc_status why;
+
+    if (EFI_ERROR(status) || size == 0)
+        return status;
+    status = check_range(&attached->media, lba, size, buffer);
+    if (EFI_ERROR(status))
+        return status;
+    quiesce_before_change(attached);
+    why = qc_write(&attached->image, lba * BLOCK_BYTES, buffer, size);
+    if (why == QC_OK)
+        why = quiesce_after_change(attached);
+    return why == QC_OK ? EFI_SUCCESS : request_failed(attached, "write", why);
+}
+
 static EFI_STATUS EFIAPI blockio_write(EFI_BLOCK_IO_PROTOCOL *This, UINT32 media_id, EFI_LBA lba,
                                        UINTN size, void *buffer)
 {
-    struct attached *attached;
+    struct attached *attached = attached_by_block_io(This);
     EFI_TPL tpl;
-    EFI_STATUS status = request_begin(This, &attached, &tpl);
+    EFI_STATUS status = request_begin(attached, &tpl);
 
-    (void)lba;
-    (void)size;
-    (void)buffer;
     if (EFI_ERROR(status))
         return status;
-    /* Always an error: every image is ReadOnly. */
-    return request_end(attached, tpl, check_request(attached, media_id, true));
+    return request_end(attached, tpl, write_checked(attached, media_id, lba, size, buffer));
+}
+
+static EFI_STATUS flush_checked(struct attached *attached)
+{
+    EFI_STATUS status = request_check_medium(attached);
+    qc_status why;
+
+    if (EFI_ERROR(status))
+        return status;
+    why = quiesce_flush(attached);
+    if (why == QC_OK)
+        return EFI_SUCCESS;
+    /* What was not durable when the image stopped taking writes never will be. */
+    return why == QC_READONLY ? EFI_DEVICE_ERROR : request_failed(attached, "flush", why);
 }
 
 static EFI_STATUS EFIAPI blockio_flush(EFI_BLOCK_IO_PROTOCOL *This)
 {
-    struct attached *attached;
+    struct attached *attached = attached_by_block_io(This);
     EFI_TPL tpl;
-    EFI_STATUS status = request_begin(This, &attached, &tpl);
+    EFI_STATUS status = request_begin(attached, &tpl);
 
     if (EFI_ERROR(status))
         return status;
-    return request_end(attached, tpl, check_medium(attached));
+    return request_end(attached, tpl, flush_checked(attached));
 }
 
+/* There is no device of our own to reset: what was written is made durable, as if that were done.
+ */
 static EFI_STATUS EFIAPI blockio_reset(EFI_BLOCK_IO_PROTOCOL *This, BOOLEAN extended)
 {
+    struct attached *attached = attached_by_block_io(This);
+    EFI_TPL tpl;
+    EFI_STATUS status = request_begin(attached, &tpl);
+
     (void)extended;
-    return attached_by_block_io(This) != NULL ? EFI_SUCCESS : EFI_INVALID_PARAMETER;
+    if (EFI_ERROR(status))
+        return status;
+    if (!EFI_ERROR(request_check_medium(attached)))
+        status = flush_checked(attached);
+    return request_end(attached, tpl, EFI_ERROR(status) ? EFI_DEVICE_ERROR : EFI_SUCCESS);
 }
 
 /* In our blocks; what the parent says of itself is in its own blocks, 0 if it says nothing. */
@@ -185,6 +153,7 @@ void blockio_init(struct attached *attached)
 {
     static UINT32 media_ids_given;
     const EFI_BLOCK_IO_PROTOCOL *parent = attached->block.parent;
+    bool is_readonly = qc_readonly_reason(&attached->image)[0] != '\0';
 
     attached->block_io = (EFI_BLOCK_IO_PROTOCOL){
         .Revision = EFI_BLOCK_IO_PROTOCOL_REVISION3,
@@ -200,8 +169,8 @@ void blockio_init(struct attached *attached)
         .RemovableMedia = parent->Media->RemovableMedia,
         .MediaPresent = TRUE,
         .LogicalPartition = FALSE,
-        .ReadOnly = TRUE,
-        .WriteCaching = FALSE,
+        .ReadOnly = is_readonly,
+        .WriteCaching = !is_readonly, /* until FlushBlocks */
         .BlockSize = BLOCK_BYTES,
         .IoAlign = parent->Media->IoAlign, /* buffers go down as they come */
         .LastBlock = qc_size(&attached->image) / BLOCK_BYTES - 1,

@@ -17,10 +17,11 @@
 #include "../core/qcow2.h"
 #include "../drivers/efi_block.h"
 #include "path.h"
+#include "proto/erase_block.h"
 
 #define ATTACHED_MAX 6u
 #ifndef QC_CACHE_KIB
-#define QC_CACHE_KIB 1024
+#define QC_CACHE_KIB 1280
 #endif
 #define POOL_BYTES (QC_CACHE_KIB * 1024u)
 _Static_assert(POOL_BYTES >= QC_POOL_BYTES_MIN && POOL_BYTES <= QC_POOL_BYTES_MAX,
@@ -33,18 +34,28 @@ struct attached {
     struct qc_image image;
     EFI_BLOCK_IO_PROTOCOL block_io;
     EFI_BLOCK_IO_MEDIA media;
-    EFI_HANDLE container; /* NULL: the slot is free */
-    EFI_HANDLE child;     /* NULL: no child was asked for */
-    uint64_t digest;      /* of the container's path and first sector, for say_once */
-    bool is_busy;         /* a request is running */
-    bool is_stopping;     /* the child is being taken away */
+    EFI_ERASE_BLOCK_PROTOCOL erase_block;
+    EFI_EVENT idle_timer, exit_event; /* NULL: not created */
+    EFI_HANDLE container;             /* NULL: the slot is free */
+    EFI_HANDLE child;                 /* NULL: no child was asked for */
+    uint64_t digest;                  /* of the container's path and first sector, for say_once */
+    bool is_busy;                     /* a request is running */
+    bool is_stopping;                 /* the child is being taken away */
+    bool is_gone;                     /* boot services have ended: no call is answered any more */
+    /* quiesce.c */
+    bool is_unsettled;       /* something was written that no settle has finished */
+    bool is_write_through;   /* every write is settled before it returns */
+    bool is_armed;           /* the idle timer runs */
+    bool has_written;        /* since it was armed */
+    bool is_due;             /* it fired on something unsettled */
+    unsigned unwaited_count; /* writes of this burst that were committed at once */
     uint8_t path[PATH_BYTES_MAX + sizeof(struct qcow2_node) + PATH_END_BYTES];
 };
 
 /* entry.c */
 extern EFI_SYSTEM_TABLE *efi_system;
 extern EFI_BOOT_SERVICES *efi_boot;
-extern EFI_GUID guid_block_io, guid_device_path, guid_disk_io;
+extern EFI_GUID guid_block_io, guid_device_path, guid_disk_io, guid_erase_block;
 EFI_STATUS EFIAPI efi_main(EFI_HANDLE image_handle, EFI_SYSTEM_TABLE *system);
 
 /* binding.c, name.c. Writable: tools that wrap a driver patch these structures in place. */
@@ -62,19 +73,59 @@ extern EFI_COMPONENT_NAME2_PROTOCOL component_name2;
  */
 EFI_STATUS attach_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
                         const EFI_DEVICE_PATH *path, bool with_child);
-/* Takes the child away. On an error all is as before. */
+/* Settles the image and takes the child away. On an error all is as before, and works. */
 EFI_STATUS attach_stop_child(struct attached *attached);
 /* Frees the slot of a container that has no child. */
 void attach_release(struct attached *attached);
 /* Slots by what they belong to; NULL where it is none of ours (or NULL). */
 struct attached *attached_by_container(EFI_HANDLE container);
 struct attached *attached_by_block_io(const EFI_BLOCK_IO_PROTOCOL *block_io);
+struct attached *attached_by_erase_block(const EFI_ERASE_BLOCK_PROTOCOL *erase_block);
 /* Any attached image, NULL when there is none. */
 struct attached *attached_any(void);
+/* The slots by number, up to ATTACHED_MAX, free ones included. */
+struct attached *attached_slot(unsigned i);
 
-/* blockio.c */
+/* request.c: what Block I/O and Erase Block share. */
 
-/* Fills media and block_io of a slot whose image is open. */
+/*
+ * Begins a request: nothing interrupts it then, and no other begins before request_end(). attached
+ * NULL is EFI_INVALID_PARAMETER. What is due to be committed is committed first.
+ */
+EFI_STATUS request_begin(struct attached *attached, EFI_TPL *ret_tpl);
+/* Returns status. */
+EFI_STATUS request_end(struct attached *attached, EFI_TPL tpl, EFI_STATUS status);
+/* The medium is ReadOnly from the moment on in which the image takes no more writes. */
+void request_follow_image(struct attached *attached);
+/* EFI_NO_MEDIA or EFI_MEDIA_CHANGED where the medium is not the one the image was opened on. */
+EFI_STATUS request_check_medium(struct attached *attached);
+/* Whether size bytes at lba, at least one block, lie on the disk and are whole blocks. */
+bool request_is_inside(const EFI_BLOCK_IO_MEDIA *media, EFI_LBA lba, UINTN size);
+/* What callers are told of an error of the engine. Said on the console, once per kind of error. */
+EFI_STATUS request_failed(struct attached *attached, const char *what, qc_status why);
+
+/* blockio.c, eraseblock.c */
+
+/* Fill media and block_io, and erase_block, of a slot whose image is open. */
 void blockio_init(struct attached *attached);
+void eraseblock_init(struct attached *attached);
+
+/* quiesce.c */
+
+/* What the driver needs once. load: on an error nothing is left. */
+EFI_STATUS quiesce_load(void);
+void quiesce_unload(void);
+/* What an image needs while it has a child; created after its parent's, on purpose. */
+EFI_STATUS quiesce_start(struct attached *attached);
+void quiesce_stop(struct attached *attached);
+/* Before and after anything is changed, within a request. after: QC_OK, or why no commit. */
+void quiesce_before_change(struct attached *attached);
+qc_status quiesce_after_change(struct attached *attached);
+/* Makes all durable that was acknowledged, within a request. */
+qc_status quiesce_flush(struct attached *attached);
+/* Commits what the timer found due, within a request; an error is said and tried again. */
+void quiesce_if_due(struct attached *attached);
+/* As quiesce_flush, and lowers every count that is still too high. EFI_DEVICE_ERROR was said. */
+EFI_STATUS quiesce_settle(struct attached *attached);
 
 #endif

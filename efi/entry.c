@@ -14,6 +14,7 @@ EFI_BOOT_SERVICES *efi_boot;
 EFI_GUID guid_block_io = EFI_BLOCK_IO_PROTOCOL_GUID;
 EFI_GUID guid_device_path = EFI_DEVICE_PATH_PROTOCOL_GUID;
 EFI_GUID guid_disk_io = EFI_DISK_IO_PROTOCOL_GUID;
+EFI_GUID guid_erase_block = EFI_ERASE_BLOCK_PROTOCOL_GUID;
 
 static EFI_GUID guid_loaded_image = EFI_LOADED_IMAGE_PROTOCOL_GUID;
 static EFI_GUID guid_driver_binding = EFI_DRIVER_BINDING_PROTOCOL_GUID;
@@ -28,16 +29,21 @@ static EFI_DRIVER_SUPPORTED_EFI_VERSION_PROTOCOL supported_version = {
 
 static EFI_STATUS EFIAPI driver_unload(EFI_HANDLE image_handle)
 {
+    EFI_STATUS status;
+
     /* Each round frees a slot or ends the loop. */
     for (struct attached *attached; (attached = attached_any()) != NULL;) {
         efi_boot->DisconnectController(attached->container, image_handle, NULL);
         if (attached->container != NULL)
             return EFI_DEVICE_ERROR;
     }
-    return efi_boot->UninstallMultipleProtocolInterfaces(
+    status = efi_boot->UninstallMultipleProtocolInterfaces(
         image_handle, &guid_driver_binding, &driver_binding, &guid_component_name2,
         &component_name2, &guid_component_name, &component_name, &guid_supported_version,
         &supported_version, &guid_driver, &driver_binding, NULL);
+    if (!EFI_ERROR(status))
+        quiesce_unload();
+    return status;
 }
 
 EFI_STATUS EFIAPI efi_main(EFI_HANDLE image_handle, EFI_SYSTEM_TABLE *system)
@@ -54,11 +60,17 @@ EFI_STATUS EFIAPI efi_main(EFI_HANDLE image_handle, EFI_SYSTEM_TABLE *system)
                                     image_handle, NULL, EFI_OPEN_PROTOCOL_GET_PROTOCOL);
     if (EFI_ERROR(status))
         return status;
+    status = quiesce_load();
+    if (EFI_ERROR(status))
+        return status;
     loaded_image->Unload = driver_unload;
     driver_binding.ImageHandle = image_handle;
     driver_binding.DriverBindingHandle = image_handle;
-    return efi_boot->InstallMultipleProtocolInterfaces(
+    status = efi_boot->InstallMultipleProtocolInterfaces(
         &image_handle, &guid_driver_binding, &driver_binding, &guid_component_name2,
         &component_name2, &guid_component_name, &component_name, &guid_supported_version,
         &supported_version, &guid_driver, &driver_binding, NULL);
+    if (EFI_ERROR(status))
+        quiesce_unload();
+    return status;
 }

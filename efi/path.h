@@ -78,4 +78,23 @@ static inline bool path_is_in_image(const EFI_DEVICE_PATH *path)
     return false;
 }
 
+/*
+ * Whether a FlushBlocks of this disk reaches it. EDK2's drivers for ATA, SATA and USB disks answer
+ * success and send nothing; nothing but the path tells which driver it is.
+ */
+static inline bool path_takes_flush(const EFI_DEVICE_PATH *path)
+{
+    size_t off = 0;
+
+    do {
+        const EFI_DEVICE_PATH *node = path_at(path, off);
+
+        if (DevicePathType(node) == MESSAGING_DEVICE_PATH &&
+            (node->SubType == MSG_ATAPI_DP || node->SubType == MSG_SATA_DP ||
+             node->SubType == MSG_USB_DP))
+            return false;
+    } while (path_step(path, &off));
+    return true;
+}
+
 #endif

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 """The demo reaches Linux through the driver, and fails, saying why, whenever that is not so."""
 
+import os
+import secrets
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +11,12 @@ from pathlib import Path
 import pytest
 
 import demo
-from images.demo import BREAKS, demo_disks
+import machine
+import vm
+from conftest import ROOM, judge, select
+from images import disks
+from images.demo import BREAKS, demo_disks, unified_kernel
+from images.kernel import kernel
 
 RIG = Path(demo.__file__).parent
 TIMEOUT_S = 200
@@ -42,6 +50,55 @@ def test_broken_is_noticed(build, layout, broken, reason):
     done = program("demo.py", "--build", build, "--layout", layout, "--break", broken)
     assert last_line(done).startswith(f"run: FAILED: {reason}")
     assert done.returncode == 1
+
+
+def system_to_rewrite(folder, cache, build, nonce):
+    """
+    One disk: the boot program's ESP, and a qcow2 with a system whose volume has room for a second
+    copy of it, all of which the qcow2 has yet to allocate.
+    """
+    vmlinuz = kernel(cache)
+    uki = unified_kernel(folder / "uki.efi", vmlinuz, folder, nonce)
+    room = folder / "room"
+    with open(room, "wb") as file:
+        file.truncate(uki.stat().st_size)
+    volume = disks.make_fat(folder / "system.fat", {"EFI/BOOT/BOOTX64.EFI": uki, "ROOM": room})
+    raw = disks.write_gpt(folder / "system.raw", [(disks.ESP_TYPE, volume)], name="system")
+    qcow2 = folder / "system.qcow2"
+    disks.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2)
+    os.truncate(qcow2, qcow2.stat().st_size + uki.stat().st_size + ROOM)
+    esp = disks.make_esp(folder / "esp.fat", build / "x64/qcow2x64.efi", build / "x64/qcow2.efi")
+    return disks.write_gpt(folder / "machine.raw",
+                           [(disks.ESP_TYPE, esp), (disks.DATA_TYPE, qcow2)], name="machine")
+
+
+def second_partition(disk, folder):
+    """The qcow2 on the disk, as a file; qemu-img passes over what lies behind it."""
+    content = disk.read_bytes()
+    first_lba = struct.unpack_from("<Q", content, 2 * 512 + 128 + 32)[0]
+    qcow2 = folder / "after.qcow2"
+    qcow2.write_bytes(content[first_lba * 512:])
+    return qcow2
+
+
+def test_system_written_by_the_firmware(rig, build, cache, tmp_path):
+    """
+    The firmware copies the system inside the image, byte by byte, over to new clusters, and deletes
+    the old one; the machine is then booted, and Linux finds this run's nonce in the copy.
+    """
+    nonce = secrets.token_hex(16)
+    disk = system_to_rewrite(tmp_path, cache, build, nonce)
+    orders = [select(part=2), "delete ROOM", "copy EFI\\BOOT\\BOOTX64.EFI EFI\\BOOT\\NEW.EFI",
+              "delete EFI\\BOOT\\BOOTX64.EFI", "rename EFI\\BOOT\\NEW.EFI BOOTX64.EFI",
+              "put EFI\\NOTE.BIN 5000 3", "unload"]
+    report = rig.loaded(orders, vm.Kept(disk))
+    for order in ("copy", "rename", "put", "delete", "unload"):
+        assert {answer["status"] for answer in report.all(order)} == {"SUCCESS"}, order
+    judge(second_partition(disk, tmp_path))
+    command = machine.firmware(tmp_path) + ["-m", "512", "-serial", "stdio"]
+    command += machine.attach(machine.Disk(disk))
+    assert demo.boot(command, nonce) is None
+    judge(second_partition(disk, tmp_path))
 
 
 @pytest.mark.parametrize("device,own_esp", [("nvme", False), ("usb", True)])

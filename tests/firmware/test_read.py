@@ -130,7 +130,7 @@ def test_one_read_below(rig, block_bytes):
     for lba, count in ((0, 8), (128, 8), (0, 128), (1016, 1024), (0, 2048)):
         warm_up.append(f"read child {lba} {count}")
         orders += ["count begin", f"read child {lba} {count}", "count end"]
-        expected += [{}, {"reads": "1", "bytes": str(count * SECTOR)}]
+        expected += [{}, {"reads": "1", "bytes": str(count * SECTOR), "flushes": "0"}]
     report = rig.loaded(warm_up + orders, machine.Disk(disk, "virtio", block_bytes))
     assert all(read["status"] == "SUCCESS" for read in report.all("read"))
     assert report.all("count") == expected
@@ -141,4 +141,4 @@ def test_zeros_read_nothing(rig):
     orders = [select(), "read child 0 8", "count begin", "read child 64 512", "count end"]
     report = rig.loaded(orders, machine.Disk(rig.image("empty-v3-64k")))
     assert report.all("read")[-1] == {"status": "SUCCESS", "crc": crc(bytes(512 * SECTOR))}
-    assert report.all("count")[-1] == {"reads": "0", "bytes": "0"}
+    assert report.all("count")[-1] == {"reads": "0", "bytes": "0", "flushes": "0"}

@@ -21,6 +21,8 @@ class Disk:
     device: str = "virtio"
     block_bytes: int = 512  # logical blocks; AHCI has no others
     snapshot: bool = False  # writes are thrown away
+    readonly: bool = False  # the device refuses writes
+    log: Path = None  # every write and flush is also kept in this file (logwrites.py reads it)
     # Slot numbers on PCI. AHCI is part of the chipset, USB hangs on the controller of this slot.
     slot: int = 0x10
     bootindex: int = -1
@@ -30,8 +32,9 @@ def firmware(scratch):
     """The machine itself, with a fresh copy of the firmware's variables in scratch."""
     variables = Path(scratch) / "vars.fd"
     shutil.copyfile(FIRMWARE / "OVMF_VARS_4M.fd", variables)
-    return [QEMU, "-machine", "q35", "-accel", "tcg", "-nodefaults", "-display", "none",
-            "-no-reboot",
+    # The machine ends with whoever started it, however that ends.
+    return ["setpriv", "--pdeathsig", "KILL", QEMU, "-machine", "q35", "-accel", "tcg",
+            "-nodefaults", "-display", "none", "-no-reboot",
             "-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE}/OVMF_CODE_4M.fd",
             "-drive", f"if=pflash,format=raw,file={variables}"]
 
@@ -42,9 +45,16 @@ def attach(disk):
     path = str(disk.path).replace(",", ",,")
     ident = f"d{disk.slot:x}"
     drive = f"if=none,id={ident},format=raw,file={path}"
-    if disk.snapshot:
+    if disk.readonly:
+        drive += ",readonly=on"
+    elif disk.snapshot:
         drive += ",snapshot=on"
     words = ["-drive", drive]
+    if disk.log:
+        # The superblock is updated at every entry: the machine may end at any moment.
+        words = ["-blockdev", f"driver=blklogwrites,node-name={ident},log-sector-size=512,"
+                 f"log-super-update-interval=1,file.driver=file,file.filename={path},"
+                 f"log.driver=file,log.filename={str(disk.log).replace(',', ',,')}"]
     blocks = f"logical_block_size={disk.block_bytes},physical_block_size={disk.block_bytes}"
     boot = "" if disk.bootindex < 0 else f",bootindex={disk.bootindex}"
     if disk.device == "virtio":

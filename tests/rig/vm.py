@@ -5,8 +5,9 @@ The firmware boots once; its state is saved while the agent waits for orders, ke
 depends on. run() restores it with the test's own disks, which the firmware has not looked at yet,
 in half a second. NVMe devices cannot be saved by this QEMU: cold=True boots afresh.
 
-Promises: a disk is never written (writes are thrown away); every machine ends in time or is ended;
-a script that did not run to its end raises VmError, with the last lines of both consoles.
+Promises: a disk is never written (writes are thrown away), but for a Kept one, which the test made
+for this; every machine ends in time or is ended; a script that did not run to its end raises
+VmError, with the last lines of both consoles.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import threading
@@ -34,11 +36,24 @@ BOOT_TIMEOUT_S = 90
 RUN_TIMEOUT_S = 60
 STATES_KEPT = 4
 EXIT_GOOD = 0x10 << 1 | 1
+EXIT_OFF = 0  # the firmware shut the machine down
 TAIL_LINES = 25
 
 
 class VmError(Exception):
     pass
+
+
+class Kept(machine.Disk):
+    """A disk that keeps what the machine writes: a private copy of the test."""
+
+
+def pattern(seed, first_sector, sectors_count):
+    """The agent's content (changes.c): what sectors hold after its order "write"."""
+    first, mask = first_sector * 64, 2 ** 64 - 1
+    words = (((seed << 48 ^ (first + number)) & mask) * 0x9E3779B97F4A7C15 & mask
+             for number in range(sectors_count * 64))
+    return struct.pack(f"<{sectors_count * 64}Q", *words)
 
 
 class Report:
@@ -81,7 +96,7 @@ def command_line(scratch, esp, attached, go):
     # Only the agent's disk is bootable: the firmware then leaves the others alone until told.
     everything = [machine.Disk(esp, slot=ESP_SLOT, bootindex=0)] + attached
     for disk in everything:
-        words += machine.attach(replace(disk, snapshot=True))
+        words += machine.attach(disk if isinstance(disk, Kept) else replace(disk, snapshot=True))
     return words
 
 
@@ -217,7 +232,7 @@ def execute(command, scratch, timeout_s):
     except subprocess.TimeoutExpired as expired:
         raise failure(scratch, f"the machine did not end within {timeout_s} s") from expired
     said = read_text(scratch / "debug")
-    if done.returncode != EXIT_GOOD or not said.endswith("END\n"):
+    if done.returncode not in (EXIT_GOOD, EXIT_OFF) or not said.endswith("END\n"):
         raise failure(scratch, f"the script did not end well ({done.returncode}): {done.stderr}")
     return Report(said)
 

@@ -36,6 +36,9 @@ struct agent {
 extern struct agent agent;
 extern uint8_t agent_buffer[AGENT_BUFFER_BYTES + AGENT_SLACK_BYTES];
 
+/* Flushes of the disk below, while they are counted (blocks.c). */
+extern uint64_t flush_count;
+
 extern EFI_GUID guid_block_io;
 extern EFI_GUID guid_device_path;
 extern EFI_GUID guid_disk_io;
@@ -64,11 +67,22 @@ void *find_protocol(EFI_HANDLE handle, EFI_GUID *protocol);
 EFI_HANDLE find_disk(uint64_t slot, uint64_t part);
 /* The image's Block I/O on the chosen disk, or NULL; the handle too when ret_handle is not NULL. */
 EFI_BLOCK_IO_PROTOCOL *find_child(EFI_HANDLE *ret_handle);
+/* The Block I/O that a word names: "parent", anything else is the image. NULL: there is none. */
+EFI_BLOCK_IO_PROTOCOL *find_named(const char *which);
 /* How many Block I/O handles there are whose path ends in the driver's node. */
 size_t find_children_count(void);
 /* The file system that lies in the child or a partition of it, or NULL. */
 EFI_HANDLE find_volume(void);
 bool equal(const void *left, const void *right, size_t len);
+
+/* CRC-32 as zlib has it, continued from crc. */
+uint32_t crc32_more(uint32_t crc, const uint8_t *bytes, size_t len);
+/* The content that test and agent agree on: sectors that tell seed and place (vm.py, pattern). */
+void pattern(uint8_t *buf, uint64_t seed, uint64_t first_sector, size_t sectors_count);
+/* One line "check NAME PASS" or FAIL; right also means that the task priority is as it was. */
+void judge(const char *name, EFI_STATUS got, EFI_STATUS want);
+/* A file of the volume inside the image; mode as EFI_FILE_PROTOCOL.Open wants it. */
+EFI_STATUS open_file(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file);
 
 /* The orders. words[0] is the order itself; missing words are "". */
 uint64_t number(const char *word);
@@ -81,6 +95,7 @@ void order_select(char **words);
 void order_handles(char **words);
 void order_opens(char **words);
 void order_start(char **words);
+void order_stop(char **words);
 void order_names(char **words);
 void order_read(char **words);
 void order_sum(char **words);
@@ -95,5 +110,22 @@ void order_tpl(char **words);
 void order_console(char **words);
 void watch_console(void);
 EFI_TPL current_tpl(void);
+void order_write(char **words);
+void order_flush(char **words);
+void order_reset(char **words);
+void order_erase(char **words);
+void order_checkwrites(char **words);
+void order_stall(char **words);
+void order_wait(char **words);
+void order_hammer(char **words);
+void order_exit(char **words);
+void order_shutdown(char **words);
+void order_fault(char **words);
+void order_signal(char **words);
+void order_latewrite(char **words);
+void order_put(char **words);
+void order_rename(char **words);
+void order_delete(char **words);
+void order_copy(char **words);
 
 #endif

@@ -6,7 +6,6 @@
 #include "agent.h"
 
 #define CRC_POLYNOMIAL 0xEDB88320u
-#define NAME_CHARS_MAX 128u
 
 static EFI_GUID guid_to_text = EFI_DEVICE_PATH_TO_TEXT_PROTOCOL_GUID;
 
@@ -15,9 +14,10 @@ _Alignas(4096) uint8_t agent_buffer[AGENT_BUFFER_BYTES + AGENT_SLACK_BYTES];
 static EFI_BLOCK_READ parent_read;
 static uint64_t read_count;
 static uint64_t read_bytes;
+static EFI_BLOCK_FLUSH parent_flush;
+uint64_t flush_count;
 
-/* CRC-32 as zlib has it, continued from crc. */
-static uint32_t crc32_more(uint32_t crc, const uint8_t *bytes, size_t len)
+uint32_t crc32_more(uint32_t crc, const uint8_t *bytes, size_t len)
 {
     static uint32_t table[256];
     if (table[1] == 0) {
@@ -34,15 +34,10 @@ static uint32_t crc32_more(uint32_t crc, const uint8_t *bytes, size_t len)
     return ~crc;
 }
 
-static EFI_BLOCK_IO_PROTOCOL *named(const char *which)
-{
-    return which[0] == 'p' ? find_protocol(agent.parent, &guid_block_io) : find_child(NULL);
-}
-
 /* read child|parent LBA COUNT [OFF]: into a buffer OFF times as far off as the disk allows. */
 void order_read(char **words)
 {
-    EFI_BLOCK_IO_PROTOCOL *blocks = named(words[1]);
+    EFI_BLOCK_IO_PROTOCOL *blocks = find_named(words[1]);
     say("read:");
     if (blocks == NULL) {
         say(" none");
@@ -65,7 +60,7 @@ void order_read(char **words)
 /* The whole disk in requests of the given number of blocks, as one checksum. */
 void order_sum(char **words)
 {
-    EFI_BLOCK_IO_PROTOCOL *blocks = named(words[1]);
+    EFI_BLOCK_IO_PROTOCOL *blocks = find_named(words[1]);
     uint64_t step = number(words[2]);
     uint32_t crc = 0;
     EFI_STATUS status = blocks == NULL ? EFI_NOT_FOUND : EFI_SUCCESS;
@@ -91,32 +86,13 @@ void order_sum(char **words)
     say_end();
 }
 
-static EFI_STATUS open_file(const char *name, EFI_FILE_HANDLE *ret_file)
-{
-    EFI_FILE_IO_INTERFACE *volume = find_protocol(find_volume(), &guid_files);
-    CHAR16 wide[NAME_CHARS_MAX];
-    EFI_FILE_HANDLE root;
-    size_t i = 0;
-    if (volume == NULL)
-        return EFI_NO_MEDIA;
-    for (; name[i] != '\0' && i < NAME_CHARS_MAX - 1; i++)
-        wide[i] = (CHAR16)name[i];
-    wide[i] = 0;
-    EFI_STATUS status = volume->OpenVolume(volume, &root);
-    if (status != EFI_SUCCESS)
-        return status;
-    status = root->Open(root, ret_file, wide, EFI_FILE_MODE_READ, 0);
-    root->Close(root);
-    return status;
-}
-
 /* A file of the volume inside the image, through the firmware's own file system driver. */
 void order_file(char **words)
 {
     EFI_FILE_HANDLE file;
     uint32_t crc = 0;
     uint64_t total = 0;
-    EFI_STATUS status = open_file(words[1], &file);
+    EFI_STATUS status = open_file(words[1], EFI_FILE_MODE_READ, &file);
     if (status == EFI_SUCCESS) {
         UINTN len;
         do {
@@ -138,7 +114,7 @@ void order_file(char **words)
 
 void order_media(char **words)
 {
-    EFI_BLOCK_IO_PROTOCOL *blocks = named(words[1]);
+    EFI_BLOCK_IO_PROTOCOL *blocks = find_named(words[1]);
     say("media:");
     if (blocks == NULL) {
         say(" none");
@@ -188,7 +164,13 @@ static EFI_STATUS EFIAPI counted_read(EFI_BLOCK_IO_PROTOCOL *self, UINT32 media_
     return parent_read(self, media_id, lba, len, buf);
 }
 
-/* count begin: notes every read of the parent from now on; count end: says how many there were. */
+static EFI_STATUS EFIAPI counted_flush(EFI_BLOCK_IO_PROTOCOL *self)
+{
+    flush_count++;
+    return parent_flush(self);
+}
+
+/* count begin: notes reads and flushes of the parent from now on; count end: says how many. */
 void order_count(char **words)
 {
     EFI_BLOCK_IO_PROTOCOL *blocks = find_protocol(agent.parent, &guid_block_io);
@@ -198,12 +180,18 @@ void order_count(char **words)
     } else if (words[1][0] == 'b') {
         read_count = 0;
         read_bytes = 0;
+        flush_count = 0;
         parent_read = blocks->ReadBlocks;
+        parent_flush = blocks->FlushBlocks;
         blocks->ReadBlocks = counted_read;
+        blocks->FlushBlocks = counted_flush;
     } else {
         blocks->ReadBlocks = parent_read;
+        blocks->FlushBlocks = parent_flush;
         say_number("reads", read_count);
         say_number("bytes", read_bytes);
+        say_number("flushes", flush_count);
+        flush_count = 0;
     }
     say_end();
 }

@@ -2,7 +2,7 @@
 /*
  * What single calls of the child's Block I/O must answer, several wrong arguments at once included:
  * the specification and its conformance tests fix which of them wins (UEFI 2.10, 13.9). One line a
- * check, PASS or FAIL. The child is taken to be read-only.
+ * check, PASS or FAIL. What may be written at all is changes.c's; here no write gets through.
  */
 #include "agent.h"
 
@@ -52,6 +52,7 @@ static const struct {
     {"size-max", 0, true, 0, -512ull, GOOD, EFI_INVALID_PARAMETER},
 };
 
+/* On a child that takes no writes, and what the same calls answer on one that does. */
 static const struct {
     const char *name;
     int32_t id_delta;
@@ -60,17 +61,25 @@ static const struct {
     uint64_t len;
     enum buffer_kind buffer;
     EFI_STATUS want;
+    EFI_STATUS want_writable;
 } writes[] = {
-    {"write", 0, false, 0, 512, GOOD, EFI_WRITE_PROTECTED},
-    {"write-nothing", 0, false, 0, 0, GOOD, EFI_WRITE_PROTECTED},
-    {"write-null", 0, false, 0, 512, NOWHERE, EFI_WRITE_PROTECTED},
-    {"write-odd-size", 0, false, 0, 513, GOOD, EFI_WRITE_PROTECTED},
-    {"write-past-end", 0, true, 1, 512, GOOD, EFI_WRITE_PROTECTED},
-    {"write-id", 1, false, 0, 512, GOOD, EFI_MEDIA_CHANGED},
-    {"write-id-and-null", 1, false, 0, 512, NOWHERE, EFI_MEDIA_CHANGED},
+    {"write", 0, false, 0, 512, GOOD, EFI_WRITE_PROTECTED, EFI_SUCCESS},
+    {"write-last", 0, true, 0, 512, GOOD, EFI_WRITE_PROTECTED, EFI_SUCCESS},
+    {"write-nothing", 0, false, 0, 0, GOOD, EFI_WRITE_PROTECTED, EFI_SUCCESS},
+    {"write-nothing-null", 0, true, 1, 0, NOWHERE, EFI_WRITE_PROTECTED, EFI_SUCCESS},
+    {"write-null", 0, false, 0, 512, NOWHERE, EFI_WRITE_PROTECTED, EFI_INVALID_PARAMETER},
+    {"write-null-and-odd", 0, false, 0, 513, NOWHERE, EFI_WRITE_PROTECTED, EFI_INVALID_PARAMETER},
+    {"write-odd-size", 0, false, 0, 513, GOOD, EFI_WRITE_PROTECTED, EFI_BAD_BUFFER_SIZE},
+    {"write-odd-past-end", 0, true, 1, 511, GOOD, EFI_WRITE_PROTECTED, EFI_BAD_BUFFER_SIZE},
+    {"write-past-end", 0, true, 1, 512, GOOD, EFI_WRITE_PROTECTED, EFI_INVALID_PARAMETER},
+    {"write-across-end", 0, true, 0, 1024, GOOD, EFI_WRITE_PROTECTED, EFI_INVALID_PARAMETER},
+    {"write-wraps", 0, false, -1ull, 1024, GOOD, EFI_WRITE_PROTECTED, EFI_INVALID_PARAMETER},
+    {"write-id", 1, false, 0, 512, GOOD, EFI_MEDIA_CHANGED, EFI_MEDIA_CHANGED},
+    {"write-id-and-null", 1, false, 0, 512, NOWHERE, EFI_MEDIA_CHANGED, EFI_MEDIA_CHANGED},
+    {"write-id-odd-past", -1, true, 1, 513, GOOD, EFI_MEDIA_CHANGED, EFI_MEDIA_CHANGED},
 };
 
-static void judge(const char *name, EFI_STATUS got, EFI_STATUS want)
+void judge(const char *name, EFI_STATUS got, EFI_STATUS want)
 {
     bool right = got == want && current_tpl() == TPL_APPLICATION;
     say("check ");
@@ -104,7 +113,7 @@ static void check_writes(EFI_BLOCK_IO_PROTOCOL *blocks)
         judge(writes[i].name,
               blocks->WriteBlocks(blocks, blocks->Media->MediaId + (uint32_t)writes[i].id_delta,
                                   lba, writes[i].len, buf),
-              writes[i].want);
+              blocks->Media->ReadOnly ? writes[i].want : writes[i].want_writable);
     }
 }
 
@@ -118,6 +127,10 @@ static void check_alignment(EFI_BLOCK_IO_PROTOCOL *blocks)
         judge("misaligned-and-id",
               blocks->ReadBlocks(blocks, media->MediaId + 1, 0, 512, agent_buffer + off),
               EFI_MEDIA_CHANGED);
+        if (!media->ReadOnly)
+            judge("misaligned-write",
+                  blocks->WriteBlocks(blocks, media->MediaId, 0, 512, agent_buffer + off),
+                  EFI_INVALID_PARAMETER);
     }
 }
 

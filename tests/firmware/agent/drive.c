@@ -184,6 +184,20 @@ void order_start(char **words)
     say_end();
 }
 
+/* The binding's own answer to taking the child away. */
+void order_stop(char **words)
+{
+    EFI_DRIVER_BINDING *binding = find_protocol(agent.driver, &guid_binding);
+    EFI_HANDLE child = NULL;
+    EFI_STATUS status = EFI_NOT_FOUND;
+    (void)words;
+    if (binding != NULL && find_child(&child) != NULL)
+        status = binding->Stop(binding, agent.parent, 1, &child);
+    say("stop:");
+    say_status("status", status);
+    say_end();
+}
+
 static void say_name(const char *key, EFI_STATUS status, CHAR16 **text)
 {
     say("names:");

@@ -124,6 +124,11 @@ EFI_BLOCK_IO_PROTOCOL *find_child(EFI_HANDLE *ret_handle)
     return NULL;
 }
 
+EFI_BLOCK_IO_PROTOCOL *find_named(const char *which)
+{
+    return which[0] == 'p' ? find_protocol(agent.parent, &guid_block_io) : find_child(NULL);
+}
+
 size_t find_children_count(void)
 {
     EFI_HANDLE *list;

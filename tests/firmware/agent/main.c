@@ -29,7 +29,16 @@ static const struct {
     {"path", order_path},           {"count", order_count},
     {"checks", order_checks},       {"medium", order_medium},
     {"watch", order_watch},         {"tpl", order_tpl},
-    {"console", order_console},
+    {"console", order_console},     {"write", order_write},
+    {"flush", order_flush},         {"reset", order_reset},
+    {"erase", order_erase},         {"checkwrites", order_checkwrites},
+    {"stall", order_stall},         {"wait", order_wait},
+    {"hammer", order_hammer},       {"exit", order_exit},
+    {"shutdown", order_shutdown},   {"put", order_put},
+    {"rename", order_rename},       {"delete", order_delete},
+    {"copy", order_copy},           {"fault", order_fault},
+    {"signal", order_signal},       {"stop", order_stop},
+    {"latewrite", order_latewrite},
 };
 
 uint64_t number(const char *word)

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * Orders on the files of the volume inside the image, all through the firmware's own file system
+ * driver: the most demanding writer that an image has here.
+ */
+#include "agent.h"
+
+#define NAME_CHARS_MAX 128u
+#define SECTOR_BYTES   512u
+#define COPY_BYTES     (64u * 1024)
+
+static void widen(CHAR16 *wide, const char *name)
+{
+    size_t i = 0;
+    for (; name[i] != '\0' && i < NAME_CHARS_MAX - 1; i++)
+        wide[i] = (CHAR16)name[i];
+    wide[i] = 0;
+}
+
+EFI_STATUS open_file(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file)
+{
+    EFI_FILE_IO_INTERFACE *volume = find_protocol(find_volume(), &guid_files);
+    CHAR16 wide[NAME_CHARS_MAX];
+    EFI_FILE_HANDLE root;
+    if (volume == NULL)
+        return EFI_NO_MEDIA;
+    widen(wide, name);
+    EFI_STATUS status = volume->OpenVolume(volume, &root);
+    if (status != EFI_SUCCESS)
+        return status;
+    status = root->Open(root, ret_file, wide, mode, 0);
+    root->Close(root);
+    return status;
+}
+
+static EFI_STATUS create_file(const char *name, EFI_FILE_HANDLE *ret_file)
+{
+    return open_file(name, EFI_FILE_MODE_CREATE | EFI_FILE_MODE_WRITE | EFI_FILE_MODE_READ,
+                     ret_file);
+}
+
+static void answer(const char *order, EFI_STATUS status)
+{
+    say(order);
+    say_status("status", status);
+    say_end();
+}
+
+/* put NAME BYTES SEED: a new file with the pattern as its content. */
+void order_put(char **words)
+{
+    EFI_FILE_HANDLE file;
+    UINTN len = number(words[2]);
+    EFI_STATUS status = len > AGENT_BUFFER_BYTES ? EFI_BAD_BUFFER_SIZE : EFI_SUCCESS;
+    if (status == EFI_SUCCESS)
+        status = create_file(words[1], &file);
+    if (status == EFI_SUCCESS) {
+        pattern(agent_buffer, number(words[3]), 0, (len + SECTOR_BYTES - 1) / SECTOR_BYTES);
+        status = file->Write(file, &len, agent_buffer);
+        EFI_STATUS closed = file->Close(file);
+        status = status == EFI_SUCCESS ? closed : status;
+    }
+    answer("put:", status);
+}
+
+/* rename NAME NEWNAME: within its folder. */
+void order_rename(char **words)
+{
+    static uint8_t bytes[sizeof(EFI_FILE_INFO) + 2 * NAME_CHARS_MAX];
+    static EFI_GUID guid_info = EFI_FILE_INFO_ID;
+    EFI_FILE_INFO *info = (EFI_FILE_INFO *)(void *)bytes;
+    UINTN len = sizeof(bytes);
+    EFI_FILE_HANDLE file;
+    EFI_STATUS status = open_file(words[1], EFI_FILE_MODE_READ | EFI_FILE_MODE_WRITE, &file);
+    if (status == EFI_SUCCESS) {
+        status = file->GetInfo(file, &guid_info, &len, bytes);
+        if (status == EFI_SUCCESS) {
+            widen(info->FileName, words[2]);
+            info->Size = sizeof(bytes);
+            status = file->SetInfo(file, &guid_info, sizeof(bytes), bytes);
+        }
+        file->Close(file);
+    }
+    answer("rename:", status);
+}
+
+void order_delete(char **words)
+{
+    EFI_FILE_HANDLE file;
+    EFI_STATUS status = open_file(words[1], EFI_FILE_MODE_READ | EFI_FILE_MODE_WRITE, &file);
+    if (status == EFI_SUCCESS)
+        status = file->Delete(file);
+    answer("delete:", status);
+}
+
+/* copy SOURCE TARGET: in pieces that are no whole clusters of anything. */
+void order_copy(char **words)
+{
+    EFI_FILE_HANDLE source, target;
+    UINTN len = 1;
+    EFI_STATUS status = open_file(words[1], EFI_FILE_MODE_READ, &source);
+    if (status == EFI_SUCCESS) {
+        status = create_file(words[2], &target);
+        if (status == EFI_SUCCESS) {
+            while (status == EFI_SUCCESS && len != 0) {
+                len = COPY_BYTES - 1;
+                status = source->Read(source, &len, agent_buffer);
+                if (status == EFI_SUCCESS && len != 0)
+                    status = target->Write(target, &len, agent_buffer);
+            }
+            EFI_STATUS closed = target->Close(target);
+            status = status == EFI_SUCCESS ? closed : status;
+        }
+        source->Close(source);
+    }
+    answer("copy:", status);
+}
