@@ -81,11 +81,6 @@ qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk
     return QC_OK;
 }
 
-uint64_t qc_size(const struct qc_image *image)
-{
-    return image->header.guest_bytes & ~QC_U(QC_SECTOR_BYTES - 1);
-}
-
 qc_status qc_read(struct qc_image *image, uint64_t guest_off, void *buf, size_t len)
 {
     qc_detail_clear(&image->detail);

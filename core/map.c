@@ -14,6 +14,11 @@
 #define L1_RESERVED_MASK UINT64_C(0x7f000000000001ff)
 #define L2_RESERVED_MASK UINT64_C(0x3f000000000001fe)
 
+uint64_t qc_size(const struct qc_image *image)
+{
+    return image->header.guest_bytes & ~QC_U(QC_SECTOR_BYTES - 1);
+}
+
 uint64_t qc_l1_index(const struct qc_image *image, uint64_t guest_off)
 {
     return guest_off >> (2 * image->header.cluster_bits - 3);
