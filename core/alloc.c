@@ -70,7 +70,7 @@ static void add_block(struct qc_image *image, uint64_t block_index, uint64_t clu
     root->value = cluster << image->header.cluster_bits;
     root->flags = QC_RECORD_NEW;
     take(image, cluster);
-    qc_guard_add(image, cluster);
+    qc_guard_add_block(image, cluster);
     if (QC_SEED(block_uncounted)) {
         struct qc_record *count = qc_epoch_find(&image->epoch, QC_RECORD_COUNT, cluster);
 

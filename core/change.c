@@ -34,6 +34,9 @@ static qc_status announce_changes(struct qc_image *image)
 
     if (disk->ops->grow != NULL && whole != disk->size_bytes)
         status = disk->ops->grow(disk, whole);
+    /* A full host: what is there can still be written, if it is whole blocks. */
+    if (status == QC_NOSPACE && qc_is_aligned(disk->size_bytes, disk->block_bytes))
+        status = QC_OK;
     if (status != QC_OK)
         return qc_fail(&image->detail, status, "no space");
     if (image->header.autoclear != 0) {

@@ -3,6 +3,7 @@
 #include "cluster.h"
 
 #include "alloc.h"
+#include "bytes.h"
 #include "counts.h"
 #include "guard.h"
 #include "map.h"
@@ -11,12 +12,17 @@
 static qc_status l2_is_ours(struct qc_image *image, uint64_t guest_off, bool *ret_is_ours)
 {
     uint64_t l2_off, count;
+    bool is_block = false;
     qc_status status;
 
     *ret_is_ours = true;
     if (qc_epoch_find(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off)) != NULL)
         return QC_OK;
     status = qc_map_durable_l2(image, guest_off, &l2_off);
+    if (status == QC_OK && l2_off != 0)
+        status = qc_guard_check_l2(image, l2_off >> image->header.cluster_bits, &is_block);
+    if (status == QC_OK && is_block)
+        return qc_fail(&image->detail, QC_CORRUPT, "cluster %x is metadata", l2_off);
     if (status == QC_OK && l2_off != 0)
         status = qc_count_get(image, l2_off >> image->header.cluster_bits, &count);
     if (status != QC_OK)
@@ -25,6 +31,21 @@ static qc_status l2_is_ours(struct qc_image *image, uint64_t guest_off, bool *re
         return qc_fail(&image->detail, QC_CORRUPT, "refcount out of range at %x", l2_off);
     *ret_is_ours = l2_off != 0 && (count == 1 || QC_SEED(no_l2_cow));
     return QC_OK;
+}
+
+/* What is written must lie in the disk whole; a read may find less. */
+static qc_status check_inside(struct qc_image *image, uint64_t guest_off,
+                              const struct qc_cluster *cluster)
+{
+    uint64_t disk_bytes = image->disk->size_bytes;
+
+    if (qc_is_inside(cluster->host_off, image->header.cluster_bytes, disk_bytes))
+        return QC_OK;
+    if (cluster->host_off < disk_bytes)
+        return qc_fail(&image->detail, QC_UNSUPPORTED, "cluster %x ends behind the disk",
+                       cluster->host_off);
+    return qc_fail(&image->detail, QC_CORRUPT, "bad L2 entry %x at guest %x", cluster->entry,
+                   guest_off);
 }
 
 qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
@@ -39,7 +60,9 @@ qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
     if (status == QC_OK && cluster.host_off != 0) {
         uint64_t host_cluster = cluster.host_off >> image->header.cluster_bits;
 
-        status = qc_guard_check(image, host_cluster, &is_table);
+        status = check_inside(image, guest_off, &cluster);
+        if (status == QC_OK)
+            status = qc_guard_check(image, host_cluster, &is_table);
         if (status == QC_OK && is_table)
             return qc_fail(&image->detail, QC_CORRUPT, "cluster %x is metadata", cluster.host_off);
         if (status == QC_OK)
@@ -78,7 +101,7 @@ qc_status qc_own_l2(struct qc_image *image, uint64_t guest_off)
     l1->value = first << image->header.cluster_bits;
     l1->place = old_off;
     l1->flags = QC_RECORD_NEW;
-    qc_guard_add(image, first);
+    qc_guard_add_l2(image, first);
     if (QC_SEED(l2_uncounted))
         qc_epoch_find(&image->epoch, QC_RECORD_COUNT, first)->value = 0;
     if (old_off != 0)

@@ -70,7 +70,8 @@ qc_status qc_block_find(struct qc_image *image, uint64_t block_index, uint64_t *
         return status;
     block_off = qc_be64(entries);
     if ((block_off & ROOT_RESERVED_MASK) != 0 || !qc_is_aligned(block_off, header->cluster_bytes) ||
-        !qc_is_inside(block_off, header->cluster_bytes, image->disk->size_bytes))
+        !qc_is_inside(block_off, header->cluster_bytes, image->disk->size_bytes) ||
+        (block_off != 0 && qc_is_header_structure(image, block_off >> header->cluster_bits)))
         return qc_fail(&image->detail, QC_CORRUPT, "bad refcount block at %x", block_off);
     *ret_block_off = block_off;
     return QC_OK;

@@ -94,8 +94,10 @@ static qc_status erase(struct qc_image *image, uint64_t guest_off, uint64_t len,
             status = kind == ERASE_DISCARD ? QC_OK : zero_part(image, guest_off, part);
             continue;
         }
-        /* Holes are passed over in one stride. */
-        status = qc_map_run(image, guest_off, len, &run);
+        /* Holes are passed over in one stride; of all else only this cluster is looked at. */
+        status = qc_map_run(image, guest_off, part, &run);
+        if (status == QC_OK && run.kind == QC_EXTENT_UNALLOCATED)
+            status = qc_map_run(image, guest_off, len, &run);
         if (status == QC_OK && run.kind == QC_EXTENT_UNALLOCATED)
             part = run.len;
         else if (status == QC_OK)

@@ -12,29 +12,44 @@
 
 #define HASHES 2u
 
-static uint32_t bit_of(const struct qc_image *image, uint64_t cluster, unsigned hash)
+/* Half of the filter is for refcount blocks, half for L2 tables. */
+enum half { HALF_BLOCKS, HALF_L2, HALVES };
+
+static uint32_t bit_of(const struct qc_image *image, uint64_t cluster, enum half half,
+                       unsigned hash)
 {
+    uint32_t half_bits = image->cache->filter_bytes * 8u / HALVES;
     uint64_t mixed =
         (cluster + 1) * (hash == 0 ? UINT64_C(0x9e3779b97f4a7c15) : UINT64_C(0xc2b2ae3d27d4eb4f));
 
-    return (uint32_t)((mixed >> 32) % (image->cache->filter_bytes * 8u));
+    return half * half_bits + (uint32_t)((mixed >> 32) % half_bits);
 }
 
-void qc_guard_add(struct qc_image *image, uint64_t cluster)
+static void add(struct qc_image *image, uint64_t cluster, enum half half)
 {
     for (unsigned hash = 0; hash < HASHES; hash++) {
-        uint32_t bit = bit_of(image, cluster, hash);
+        uint32_t bit = bit_of(image, cluster, half, hash);
 
         image->cache->filter[bit / 8] |= (uint8_t)(1u << bit % 8);
     }
 }
 
-static bool is_maybe(const struct qc_image *image, uint64_t cluster)
+void qc_guard_add_block(struct qc_image *image, uint64_t cluster)
+{
+    add(image, cluster, HALF_BLOCKS);
+}
+
+void qc_guard_add_l2(struct qc_image *image, uint64_t cluster)
+{
+    add(image, cluster, HALF_L2);
+}
+
+static bool is_maybe(const struct qc_image *image, uint64_t cluster, enum half half)
 {
     bool is_set = true;
 
     for (unsigned hash = 0; hash < HASHES; hash++) {
-        uint32_t bit = bit_of(image, cluster, hash);
+        uint32_t bit = bit_of(image, cluster, half, hash);
 
         is_set = is_set && (image->cache->filter[bit / 8] >> bit % 8 & 1) != 0;
     }
@@ -42,7 +57,8 @@ static bool is_maybe(const struct qc_image *image, uint64_t cluster)
 }
 
 /* Adds every cluster that a table of offsets names. */
-static qc_status add_table(struct qc_image *image, uint64_t table_off, uint64_t table_bytes)
+static qc_status add_table(struct qc_image *image, uint64_t table_off, uint64_t table_bytes,
+                           enum half half)
 {
     uint8_t *staging = image->cache->staging;
 
@@ -57,7 +73,7 @@ static qc_status add_table(struct qc_image *image, uint64_t table_off, uint64_t 
             uint64_t host_off = qc_be64(staging + i) & QC_ENTRY_OFFSET_MASK;
 
             if (host_off != 0)
-                qc_guard_add(image, host_off >> image->header.cluster_bits);
+                add(image, host_off >> image->header.cluster_bits, half);
         }
     }
     return QC_OK;
@@ -66,12 +82,12 @@ static qc_status add_table(struct qc_image *image, uint64_t table_off, uint64_t 
 qc_status qc_guard_prepare(struct qc_image *image)
 {
     const struct qc_header *header = &image->header;
-    qc_status status = add_table(image, header->l1_off, QC_U(header->l1_entries) * 8);
+    qc_status status = add_table(image, header->l1_off, QC_U(header->l1_entries) * 8, HALF_L2);
 
     if (status != QC_OK)
         return status;
     return add_table(image, header->reftable_off,
-                     QC_U(header->reftable_clusters) << header->cluster_bits);
+                     QC_U(header->reftable_clusters) << header->cluster_bits, HALF_BLOCKS);
 }
 
 static qc_status find_in_table(struct qc_image *image, uint64_t table_off, uint64_t table_bytes,
@@ -96,27 +112,41 @@ static qc_status find_in_table(struct qc_image *image, uint64_t table_off, uint6
     return QC_OK;
 }
 
-qc_status qc_guard_check(struct qc_image *image, uint64_t cluster, bool *ret_is_table)
+/* Looks for a cluster among the tables of one half: those of the epoch, then those of the disk. */
+static qc_status find(struct qc_image *image, uint64_t cluster, enum half half, bool *ret_is_table)
 {
     const struct qc_header *header = &image->header;
-    qc_status status;
+    enum qc_record_kind kind = half == HALF_L2 ? QC_RECORD_L1 : QC_RECORD_ROOT;
 
-    *ret_is_table = qc_is_header_structure(image, cluster);
-    if (*ret_is_table || !is_maybe(image, cluster) || QC_SEED(no_guard))
+    if (!is_maybe(image, cluster, half) || QC_SEED(no_guard))
         return QC_OK;
     for (uint32_t i = 0; i < image->epoch.records_count; i++) {
         const struct qc_record *record = qc_epoch_at(&image->epoch, i);
-        enum qc_record_kind kind = qc_record_kind(record);
 
-        if ((kind == QC_RECORD_L1 || kind == QC_RECORD_ROOT) &&
-            record->value >> header->cluster_bits == cluster)
+        if (qc_record_kind(record) == kind && record->value >> header->cluster_bits == cluster)
             *ret_is_table = true;
     }
-    status =
-        find_in_table(image, header->l1_off, QC_U(header->l1_entries) * 8, cluster, ret_is_table);
-    if (status == QC_OK)
-        status = find_in_table(image, header->reftable_off,
-                               QC_U(header->reftable_clusters) << header->cluster_bits, cluster,
-                               ret_is_table);
-    return status;
+    if (half == HALF_L2)
+        return find_in_table(image, header->l1_off, QC_U(header->l1_entries) * 8, cluster,
+                             ret_is_table);
+    return find_in_table(image, header->reftable_off,
+                         QC_U(header->reftable_clusters) << header->cluster_bits, cluster,
+                         ret_is_table);
+}
+
+qc_status qc_guard_check(struct qc_image *image, uint64_t cluster, bool *ret_is_table)
+{
+    qc_status status;
+
+    *ret_is_table = qc_is_header_structure(image, cluster);
+    if (*ret_is_table)
+        return QC_OK;
+    status = find(image, cluster, HALF_L2, ret_is_table);
+    return status == QC_OK ? find(image, cluster, HALF_BLOCKS, ret_is_table) : status;
+}
+
+qc_status qc_guard_check_l2(struct qc_image *image, uint64_t cluster, bool *ret_is_block)
+{
+    *ret_is_block = false;
+    return find(image, cluster, HALF_BLOCKS, ret_is_block);
 }

@@ -17,10 +17,14 @@
 /* Fills the filter from the L1 table and the refcount table. QC_IO. */
 qc_status qc_guard_prepare(struct qc_image *image);
 
-/* A table was made in this cluster. */
-void qc_guard_add(struct qc_image *image, uint64_t cluster);
+/* A refcount block, or an L2 table, was made in this cluster. */
+void qc_guard_add_block(struct qc_image *image, uint64_t cluster);
+void qc_guard_add_l2(struct qc_image *image, uint64_t cluster);
 
 /* Whether a cluster is a table. QC_IO, QC_CORRUPT where a table that must be read cannot be. */
 qc_status qc_guard_check(struct qc_image *image, uint64_t cluster, bool *ret_is_table);
+
+/* Whether what the L1 table calls an L2 table is a refcount block. Errors as qc_guard_check. */
+qc_status qc_guard_check_l2(struct qc_image *image, uint64_t cluster, bool *ret_is_block);
 
 #endif

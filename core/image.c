@@ -24,6 +24,10 @@ static void decide_readonly(struct qc_image *image, const struct qc_open_options
         qc_fail(reason, QC_OK, "image is marked corrupt: read-only");
     else if (image->header.incompatible & QC_INCOMPATIBLE_DIRTY)
         qc_fail(reason, QC_OK, "dirty image, not repaired: read-only");
+    else if (image->disk->ops->grow == NULL &&
+             !qc_is_aligned(image->disk->size_bytes, image->disk->block_bytes))
+        qc_fail(reason, QC_OK, "disk of %u bytes is no whole blocks: read-only",
+                image->disk->size_bytes);
     else if (image->header.cluster_bytes < image->disk->block_bytes)
         qc_fail(reason, QC_OK, "clusters of %u on %u-byte blocks: read-only",
                 QC_U(image->header.cluster_bytes), QC_U(image->disk->block_bytes));

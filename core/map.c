@@ -134,7 +134,9 @@ static uint64_t count_run(const struct qc_image *image, uint64_t guest_cluster,
 {
     uint64_t run = 1;
 
-    if (entries == NULL && image->epoch.kind_counts[QC_RECORD_L1] == 0)
+    uint64_t l1_index = qc_l1_index(image, guest_cluster << image->header.cluster_bits);
+
+    if (entries == NULL && qc_epoch_find(&image->epoch, QC_RECORD_L1, l1_index) == NULL)
         return max_count; /* no table and no new one: nothing can be here */
     for (; run < max_count; run++) {
         const struct qc_record *record = hiding_record(image, guest_cluster + run);

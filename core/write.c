@@ -273,6 +273,13 @@ static qc_status prepare_olds(struct qc_image *image, uint64_t guest_off, uint64
             status = qc_count_prepare(image, olds[i].host_off / cluster_bytes, &old_count);
         if (status != QC_OK)
             return status;
+        /* Entries of a damaged image may name one cluster together, and more often than its count.
+         */
+        for (uint64_t k = 0; k <= i && olds[i].host_off != 0; k++) {
+            if (olds[k].host_off == olds[i].host_off && old_count-- == 0)
+                return qc_fail(&image->detail, QC_CORRUPT, "refcount out of range at %x",
+                               olds[i].host_off);
+        }
     }
     return QC_OK;
 }

@@ -51,7 +51,7 @@ static qc_status mem_grow(struct qc_disk *disk, uint64_t size_bytes)
     struct mem_disk *mem = (struct mem_disk *)disk;
 
     assert_true(size_bytes > disk->size_bytes);
-    if (size_bytes > MEM_DISK_BYTES)
+    if (size_bytes > MEM_DISK_BYTES || mem->is_full)
         return QC_NOSPACE;
     memset(mem->bytes + disk->size_bytes, 0, size_bytes - disk->size_bytes);
     disk->size_bytes = size_bytes;

@@ -34,6 +34,7 @@ struct mem_disk {
     unsigned writes_count, flushes_count, trims_count;
     unsigned fail_write_at, fail_flush_at; /* likewise */
     uint64_t write_bytes;
+    bool is_full; /* it does not grow any more */
 };
 
 struct rig {
