@@ -25,7 +25,7 @@ LENGTH_LONG = {("snapshot", "plain"): 5, ("block", "plain"): 5, ("zeroalloc", "p
                ("half", "faulty"): 4, ("snapshot", "faulty"): 4, ("zeroalloc", "faulty"): 4}
 
 # With --long every base and alphabet goes so far instead, and the random runs to their floors.
-LENGTH_ALL = {("plain", 512): 6, ("plain", 4096): 6, ("faulty", 512): 5, ("faulty", 4096): 4}
+LENGTH_ALL = {("plain", 512): 6, ("plain", 4096): 6, ("faulty", 512): 5, ("faulty", 4096): 5}
 RANDOM_ALL = 10_000_000, 100_000
 TIMEOUT_ALL_S = 1800
 
