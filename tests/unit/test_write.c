@@ -179,6 +179,26 @@ static void erased_clusters_read_as_zeros(void **state)
     assert_true(l2_entry(rig, 0) == (rig_data_off(rig, 0) | COPIED));
 }
 
+/* 64 tables of zero entries, more than the cache holds: each is read once, not once a cluster. */
+static void erasing_passes_over_each_table_once(void **state)
+{
+    struct rig *rig = *state;
+    const unsigned tables = 64, entries = 64, cluster = 512;
+    uint64_t guest = (uint64_t)tables * entries * cluster;
+
+    rig_build(rig, 3, 9, guest, tables);
+    for (unsigned i = 0; i < tables; i++) {
+        put_be64(rig->disk.bytes + cluster * AT_L1 + i * 8, rig_data_off(rig, i) | COPIED);
+        for (unsigned k = 0; k < entries; k++)
+            put_be64(rig->disk.bytes + rig_data_off(rig, i) + k * 8, ZERO);
+    }
+    assert_int_equal(rig_open(rig), QC_OK);
+    rig->disk.reads_count = 0;
+    assert_int_equal(qc_zero(&rig->image, 0, guest, true), QC_OK);
+    assert_in_range(rig->disk.reads_count, tables, tables + 8);
+    assert_int_equal(rig->disk.writes_count, 0);
+}
+
 static void freed_clusters_wait_for_the_commit(void **state)
 {
     struct rig *rig = mapped(state);
@@ -359,6 +379,7 @@ int main(void)
         RIG_TEST(sequential_writes_need_no_fill),
         RIG_TEST(shared_clusters_are_copied),
         RIG_TEST(erased_clusters_read_as_zeros),
+        RIG_TEST(erasing_passes_over_each_table_once),
         RIG_TEST(freed_clusters_wait_for_the_commit),
         RIG_TEST(tables_are_never_written_as_data),
         RIG_TEST(tables_are_never_allocated),
