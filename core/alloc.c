@@ -23,15 +23,16 @@
 /* Makes the disk long enough for clusters below end. */
 static qc_status grow_to(struct qc_image *image, uint64_t end)
 {
-    struct qc_disk *disk = image->disk;
-    uint64_t end_bytes = end << image->header.cluster_bits;
+    struct qc_disk *disk = image->top.disk;
+    uint64_t end_bytes = end << image->top.header.cluster_bits;
     uint64_t step = qc_min(GROW_BYTES_MIN, UINT64_MAX - end_bytes);
 
     if (end_bytes <= disk->size_bytes)
         return QC_OK;
     if (disk->ops->grow == NULL)
         return QC_NOSPACE;
-    if (disk->ops->grow(disk, (end_bytes + step) & ~QC_U(image->header.cluster_bytes - 1)) == QC_OK)
+    if (disk->ops->grow(disk, (end_bytes + step) & ~QC_U(image->top.header.cluster_bytes - 1)) ==
+        QC_OK)
         return QC_OK;
     /* The last bytes of a full host: just what is needed. */
     return disk->ops->grow(disk, end_bytes) == QC_OK ? QC_OK : QC_NOSPACE;
@@ -39,10 +40,10 @@ static qc_status grow_to(struct qc_image *image, uint64_t end)
 
 static void take(struct qc_image *image, uint64_t cluster)
 {
-    uint64_t end_off = (cluster + 1) << image->header.cluster_bits;
+    uint64_t end_off = (cluster + 1) << image->top.header.cluster_bits;
 
     qc_count_take(image, cluster);
-    qc_table_forget(image, cluster << image->header.cluster_bits);
+    qc_table_forget(image, cluster << image->top.header.cluster_bits);
     if (image->virgin_off < end_off)
         image->virgin_off = end_off;
 }
@@ -56,7 +57,7 @@ static qc_status refuse_tables(struct qc_image *image, uint64_t first, uint64_t 
 
         if (status == QC_OK && is_table)
             status = qc_fail(&image->detail, QC_CORRUPT, "free cluster %x is metadata",
-                             (first + i) << image->header.cluster_bits);
+                             (first + i) << image->top.header.cluster_bits);
         if (status != QC_OK)
             return status;
     }
@@ -67,7 +68,7 @@ static void add_block(struct qc_image *image, uint64_t block_index, uint64_t clu
 {
     struct qc_record *root = qc_epoch_add(&image->epoch, QC_RECORD_ROOT, block_index);
 
-    root->value = cluster << image->header.cluster_bits;
+    root->value = cluster << image->top.header.cluster_bits;
     root->flags = QC_RECORD_NEW;
     take(image, cluster);
     qc_guard_add_block(image, cluster);
@@ -82,9 +83,9 @@ static void add_block(struct qc_image *image, uint64_t block_index, uint64_t clu
 static uint64_t reftable_entries(const struct qc_image *image)
 {
     uint32_t clusters = image->grown_reftable.clusters != 0 ? image->grown_reftable.clusters
-                                                            : image->header.reftable_clusters;
+                                                            : image->top.header.reftable_clusters;
 
-    return (QC_U(clusters) << image->header.cluster_bits) / 8;
+    return (QC_U(clusters) << image->top.header.cluster_bits) / 8;
 }
 
 /*
@@ -94,8 +95,8 @@ static uint64_t reftable_entries(const struct qc_image *image)
 static bool plan_growth(const struct qc_image *image, uint64_t block_index, uint64_t *ret_clusters,
                         uint64_t *ret_blocks)
 {
-    uint64_t entries_per_cluster = image->header.cluster_bytes / 8;
-    uint64_t clusters_max = QC_REFTABLE_BYTES_MAX >> image->header.cluster_bits;
+    uint64_t entries_per_cluster = image->top.header.cluster_bytes / 8;
+    uint64_t clusters_max = QC_REFTABLE_BYTES_MAX >> image->top.header.cluster_bits;
     uint64_t old = reftable_entries(image) / entries_per_cluster;
     uint64_t clusters = qc_min(old + old / 2 + 1, clusters_max), blocks = 1;
 
@@ -116,8 +117,8 @@ static bool plan_growth(const struct qc_image *image, uint64_t block_index, uint
 static qc_status grow_reftable(struct qc_image *image, uint64_t block_index)
 {
     uint64_t first = block_index << qc_block_reach_bits(image);
-    uint64_t old_first = image->header.reftable_off >> image->header.cluster_bits;
-    uint64_t old_clusters = image->header.reftable_clusters;
+    uint64_t old_first = image->top.header.reftable_off >> image->top.header.cluster_bits;
+    uint64_t old_clusters = image->top.header.reftable_clusters;
     uint64_t clusters, blocks, count;
     qc_status status;
 
@@ -132,7 +133,7 @@ static qc_status grow_reftable(struct qc_image *image, uint64_t block_index)
         status = qc_count_prepare(image, old_first + i, &count);
         if (status == QC_OK && count == 0)
             status = qc_fail(&image->detail, QC_CORRUPT, "refcount out of range at %x",
-                             (old_first + i) << image->header.cluster_bits);
+                             (old_first + i) << image->top.header.cluster_bits);
         if (status != QC_OK)
             return status;
     }
@@ -145,7 +146,7 @@ static qc_status grow_reftable(struct qc_image *image, uint64_t block_index)
         take(image, first + blocks + i);
     for (uint64_t i = 0; i < old_clusters; i++)
         qc_count_drop(image, old_first + i);
-    image->grown_reftable.host_off = (first + blocks) << image->header.cluster_bits;
+    image->grown_reftable.host_off = (first + blocks) << image->top.header.cluster_bits;
     image->grown_reftable.clusters = (uint32_t)clusters;
     image->grown_reftable.is_new = true;
     return QC_OK;
@@ -206,9 +207,9 @@ static qc_status find_free(struct qc_image *image, uint64_t from, uint64_t end)
 static uint64_t clusters_end(const struct qc_image *image)
 {
     /* A disk that does not grow has only the clusters that lie in it whole. */
-    if (image->disk->ops->grow == NULL)
-        return image->disk->size_bytes >> image->header.cluster_bits;
-    return QC_HOST_BYTES_MAX >> image->header.cluster_bits;
+    if (image->top.disk->ops->grow == NULL)
+        return image->top.disk->size_bytes >> image->top.header.cluster_bits;
+    return QC_HOST_BYTES_MAX >> image->top.header.cluster_bits;
 }
 
 static qc_status make_ready(struct qc_image *image)
@@ -218,8 +219,8 @@ static qc_status make_ready(struct qc_image *image)
 
     /* Below the hint there may be some whose count a commit has lowered meanwhile. */
     if (status == QC_NOSPACE)
-        status = find_free(image, 0,
-                           qc_min(hint, image->disk->size_bytes >> image->header.cluster_bits));
+        status = find_free(
+            image, 0, qc_min(hint, image->top.disk->size_bytes >> image->top.header.cluster_bits));
     return status;
 }
 
@@ -245,10 +246,10 @@ qc_status qc_step_begin(struct qc_image *image, uint32_t records_count, bool wan
 qc_status qc_alloc_take(struct qc_image *image, uint64_t max_count, uint64_t *ret_first,
                         uint64_t *ret_count, bool *ret_is_clean)
 {
-    unsigned cluster_bits = image->header.cluster_bits;
+    unsigned cluster_bits = image->top.header.cluster_bits;
     uint64_t hint = image->free_hint;
     uint64_t range_end = ((hint >> qc_block_reach_bits(image)) + 1) << qc_block_reach_bits(image);
-    uint64_t end = qc_min(range_end, image->disk->size_bytes >> cluster_bits);
+    uint64_t end = qc_min(range_end, image->top.disk->size_bytes >> cluster_bits);
     uint64_t first, count;
     qc_status status =
         qc_counts_find_free(image, hint, qc_min(end, hint + max_count), max_count, &first, &count);

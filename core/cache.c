@@ -14,6 +14,9 @@
 #define QUEUE_PER_PAGES  4u /* the queue's share of the pages */
 #define NONE             0u
 
+#define HOST_OFF_BITS 56u
+#define HOST_OFF_MASK ((UINT64_C(1) << HOST_OFF_BITS) - 1)
+
 #define STAGING_PER_PAGES      16u
 #define STAGING_PAGES_MIN      2u
 #define STAGING_PAGES_MAX      16u
@@ -22,10 +25,10 @@
 #define FILTER_BYTES_PER_PAGE  128u
 #define EPOCH_BUCKETS_PER_PAGE 16u /* half as many as records fit */
 
-static uint32_t bucket_of(const struct qc_cache *cache, uint64_t host_off)
+static uint32_t bucket_of(const struct qc_cache *cache, uint64_t key)
 {
     /* Slices are multiples of 512; Fibonacci hashing spreads what tables leave regular. */
-    return (uint32_t)(((host_off >> 9) * UINT64_C(0x9e3779b97f4a7c15)) >> 40) & cache->buckets_mask;
+    return (uint32_t)(((key >> 9) * UINT64_C(0x9e3779b97f4a7c15)) >> 40) & cache->buckets_mask;
 }
 
 static void list_remove(struct qc_cache *cache, uint16_t index)
@@ -66,19 +69,19 @@ static void list_move(struct qc_cache *cache, uint16_t index, enum qc_cache_list
     list_add(cache, index, list);
 }
 
-static uint16_t hash_find(const struct qc_cache *cache, uint64_t host_off)
+static uint16_t hash_find(const struct qc_cache *cache, uint64_t key)
 {
-    uint16_t index = cache->buckets[bucket_of(cache, host_off)];
+    uint16_t index = cache->buckets[bucket_of(cache, key)];
 
     /* A chain never visits a slot twice, so it ends. */
-    while (index != NONE && cache->slots[index].host_off != host_off)
+    while (index != NONE && cache->slots[index].key != key)
         index = cache->slots[index].chain;
     return index;
 }
 
 static void hash_add(struct qc_cache *cache, uint16_t index)
 {
-    uint16_t *bucket = &cache->buckets[bucket_of(cache, cache->slots[index].host_off)];
+    uint16_t *bucket = &cache->buckets[bucket_of(cache, cache->slots[index].key)];
 
     cache->slots[index].chain = *bucket;
     *bucket = index;
@@ -86,7 +89,7 @@ static void hash_add(struct qc_cache *cache, uint16_t index)
 
 static void hash_remove(struct qc_cache *cache, uint16_t index)
 {
-    uint16_t *link = &cache->buckets[bucket_of(cache, cache->slots[index].host_off)];
+    uint16_t *link = &cache->buckets[bucket_of(cache, cache->slots[index].key)];
 
     while (*link != index)
         link = &cache->slots[*link].chain;
@@ -205,21 +208,21 @@ void qc_cache_forget(struct qc_cache *cache, uint64_t host_off)
 }
 
 /* Reads a slice that is not here. Nothing is recorded before the disk has answered. */
-static qc_status load(struct qc_cache *cache, struct qc_disk *disk, uint64_t host_off, uint32_t len,
+static qc_status load(struct qc_cache *cache, struct qc_disk *disk, uint64_t key, uint32_t len,
                       enum qc_heat heat, const uint8_t **ret_slice)
 {
     uint16_t page = page_take(cache);
     uint8_t *bytes = cache->pages + (size_t)page * QC_PAGE_BYTES;
-    uint16_t index = hash_find(cache, host_off); /* a ghost, if any */
+    uint16_t index = hash_find(cache, key); /* a ghost, if any */
     enum qc_cache_list list = heat == QC_HEAT_TOP || index != NONE ? QC_LIST_MAIN : QC_LIST_QUEUE;
-    qc_status status = disk->ops->read(disk, host_off, bytes, len);
+    qc_status status = disk->ops->read(disk, key & HOST_OFF_MASK, bytes, len);
 
     if (index == NONE) {
         /* There are more slots than pages: where none is free, some are ghosts. */
         if (cache->lists[QC_LIST_FREE].count == 0)
             slot_free(cache, cache->lists[QC_LIST_GHOST].tail);
         index = cache->lists[QC_LIST_FREE].tail;
-        cache->slots[index].host_off = host_off;
+        cache->slots[index].key = key;
         hash_add(cache, index);
     }
     cache->slots[index].page = page;
@@ -230,16 +233,18 @@ static qc_status load(struct qc_cache *cache, struct qc_disk *disk, uint64_t hos
     return status;
 }
 
-qc_status qc_cache_get(struct qc_cache *cache, struct qc_disk *disk, uint64_t host_off,
-                       uint32_t len, enum qc_heat heat, const uint8_t **ret_slice)
+qc_status qc_cache_get(struct qc_cache *cache, struct qc_disk *disk, unsigned depth,
+                       uint64_t host_off, uint32_t len, enum qc_heat heat,
+                       const uint8_t **ret_slice)
 {
-    uint16_t index = hash_find(cache, host_off);
+    uint64_t key = (uint64_t)depth << HOST_OFF_BITS | host_off;
+    uint16_t index = hash_find(cache, key);
     struct qc_slot *slot = &cache->slots[index];
     uint8_t *bytes;
     qc_status status;
 
     if (index == NONE || slot->list == QC_LIST_GHOST)
-        return load(cache, disk, host_off, len, heat, ret_slice);
+        return load(cache, disk, key, len, heat, ret_slice);
     bytes = cache->pages + (size_t)slot->page * QC_PAGE_BYTES;
     if (slot->len < len) {
         /* A read that failed before, or a shorter slice of another table at the same place. */

@@ -34,7 +34,7 @@ enum qc_cache_list { QC_LIST_FREE, QC_LIST_QUEUE, QC_LIST_MAIN, QC_LIST_GHOST, Q
 
 /* A slice in the cache, or the memory of one (a ghost has no page). Linked by index, 0 is none. */
 struct qc_slot {
-    uint64_t host_off;
+    uint64_t key; /* depth of the layer << 56 | host_off */
     uint32_t len;
     uint16_t page;
     uint16_t list;
@@ -79,17 +79,22 @@ void qc_cache_init(struct qc_cache *cache, void *pool, size_t pool_bytes);
 uint16_t qc_cache_lend_page(struct qc_cache *cache);
 void qc_cache_return_page(struct qc_cache *cache, uint16_t page);
 
-/* The slice that starts at host_off and its length; NULL where it is not here. Never reads. */
+/*
+ * The slice of the image itself, depth 0, that starts at host_off, and its length; NULL where it is
+ * not here. Never reads.
+ */
 uint8_t *qc_cache_peek(struct qc_cache *cache, uint64_t host_off, uint32_t *ret_len);
 
-/* Forgets the slice that starts at host_off, if it is here. */
+/* Forgets the slice of the image itself that starts at host_off, if it is here. */
 void qc_cache_forget(struct qc_cache *cache, uint64_t host_off);
 
 /*
  * The slice of len bytes (1 to QC_PAGE_BYTES) at host_off of disk, read if it is not here. All of
- * it lies inside the disk. *ret_slice is valid until the next call on this cache. QC_OK or QC_IO.
+ * it lies inside the disk, and below QC_HOST_BYTES_MAX. depth (below 256) tells the disks of
+ * several layers apart. *ret_slice is valid until the next call on this cache. QC_OK or QC_IO.
  */
-qc_status qc_cache_get(struct qc_cache *cache, struct qc_disk *disk, uint64_t host_off,
-                       uint32_t len, enum qc_heat heat, const uint8_t **ret_slice);
+qc_status qc_cache_get(struct qc_cache *cache, struct qc_disk *disk, unsigned depth,
+                       uint64_t host_off, uint32_t len, enum qc_heat heat,
+                       const uint8_t **ret_slice);
 
 #endif

@@ -26,9 +26,9 @@ qc_status qc_note_damage(struct qc_image *image, qc_status status)
  */
 static qc_status announce_changes(struct qc_image *image)
 {
-    struct qc_disk *disk = image->disk;
-    uint64_t whole = qc_units(disk->size_bytes, image->header.cluster_bits)
-                     << image->header.cluster_bits;
+    struct qc_disk *disk = image->top.disk;
+    uint64_t whole = qc_units(disk->size_bytes, image->top.header.cluster_bits)
+                     << image->top.header.cluster_bits;
     uint8_t none[8] = {0};
     qc_status status = QC_OK;
 
@@ -39,13 +39,13 @@ static qc_status announce_changes(struct qc_image *image)
         status = QC_OK;
     if (status != QC_OK)
         return qc_fail(&image->detail, status, "no space");
-    if (image->header.autoclear != 0) {
+    if (image->top.header.autoclear != 0) {
         status = qc_patch_header(image, HEADER_AUTOCLEAR_OFF, none, sizeof(none));
         if (status == QC_OK && !QC_SEED(early_autoclear))
             status = qc_flush_disk(image);
         if (status != QC_OK)
             return status;
-        image->header.autoclear = 0;
+        image->top.header.autoclear = 0;
     }
     status = qc_guard_prepare(image);
     if (status != QC_OK)
@@ -79,7 +79,7 @@ qc_status qc_flush(struct qc_image *image)
     qc_status status = QC_OK;
 
     qc_detail_clear(&image->detail);
-    if (image->disk->readonly)
+    if (image->top.disk->readonly)
         return QC_OK;
     if (image->is_failed)
         return qc_fail(&image->detail, QC_READONLY, "%s", image->readonly_reason.text);
@@ -94,7 +94,7 @@ qc_status qc_settle(struct qc_image *image)
 {
     qc_status status = qc_flush(image);
 
-    if (status == QC_OK && !image->disk->readonly)
+    if (status == QC_OK && !image->top.disk->readonly)
         status = qc_note_damage(image, qc_settle_counts(image));
     return status;
 }

@@ -18,13 +18,13 @@ static qc_status l2_is_ours(struct qc_image *image, uint64_t guest_off, bool *re
     *ret_is_ours = true;
     if (qc_epoch_find(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off)) != NULL)
         return QC_OK;
-    status = qc_map_durable_l2(image, guest_off, &l2_off);
+    status = qc_map_durable_l2(image, 0, guest_off, &l2_off);
     if (status == QC_OK && l2_off != 0)
-        status = qc_guard_check_l2(image, l2_off >> image->header.cluster_bits, &is_block);
+        status = qc_guard_check_l2(image, l2_off >> image->top.header.cluster_bits, &is_block);
     if (status == QC_OK && is_block)
         return qc_fail(&image->detail, QC_CORRUPT, "cluster %x is metadata", l2_off);
     if (status == QC_OK && l2_off != 0)
-        status = qc_count_get(image, l2_off >> image->header.cluster_bits, &count);
+        status = qc_count_get(image, l2_off >> image->top.header.cluster_bits, &count);
     if (status != QC_OK)
         return status;
     if (l2_off != 0 && count == 0)
@@ -37,9 +37,10 @@ static qc_status l2_is_ours(struct qc_image *image, uint64_t guest_off, bool *re
 static qc_status check_inside(struct qc_image *image, uint64_t guest_off,
                               const struct qc_cluster *cluster)
 {
-    uint64_t disk_bytes = image->disk->size_bytes;
+    uint64_t disk_bytes = image->top.disk->size_bytes;
 
-    if (qc_is_inside(cluster->host_off, image->header.cluster_bytes, disk_bytes))
+    if (cluster->host_off == 0 ||
+        qc_is_inside(cluster->host_off, image->top.header.cluster_bytes, disk_bytes))
         return QC_OK;
     if (cluster->host_off < disk_bytes)
         return qc_fail(&image->detail, QC_UNSUPPORTED, "cluster %x ends behind the disk",
@@ -48,35 +49,89 @@ static qc_status check_inside(struct qc_image *image, uint64_t guest_off,
                    guest_off);
 }
 
+/* Which host clusters an entry refers to. */
+static void set_held(const struct qc_image *image, const struct qc_extent *extent,
+                     struct qc_cluster *cluster)
+{
+    unsigned cluster_bits = image->top.header.cluster_bits;
+    uint64_t last;
+
+    if (extent->kind == QC_EXTENT_COMPRESSED) {
+        cluster->held_first = extent->host_off >> cluster_bits;
+        last = (extent->host_off + extent->packed_bytes - 1) >> cluster_bits;
+        cluster->held_count = (uint32_t)(last - cluster->held_first + 1);
+        if (QC_SEED(packed_one_count))
+            cluster->held_count = 1;
+        if (QC_SEED(packed_in_place))
+            cluster->host_off = cluster->held_first << cluster_bits;
+        return;
+    }
+    cluster->host_off = cluster->entry & QC_ENTRY_OFFSET_MASK;
+    cluster->held_first = cluster->host_off >> cluster_bits;
+    cluster->held_count = cluster->host_off != 0;
+}
+
+/* The count of one host cluster that an entry holds: what contradicts the entry is damage. */
+static qc_status look_at_held(struct qc_image *image, uint64_t guest_off, uint64_t host_cluster,
+                              const struct qc_cluster *cluster, uint64_t *ret_count)
+{
+    uint64_t host_off = host_cluster << image->top.header.cluster_bits;
+    bool is_compressed = (cluster->entry & QC_ENTRY_COMPRESSED) != 0;
+    bool is_table;
+    qc_status status = qc_guard_check(image, host_cluster, &is_table);
+
+    if (status == QC_OK && is_table)
+        return qc_fail(&image->detail, QC_CORRUPT, "cluster %x is metadata", host_off);
+    if (status == QC_OK)
+        status = qc_count_get(image, host_cluster, ret_count);
+    if (status != QC_OK)
+        return status;
+    if (is_compressed && *ret_count == 0)
+        return qc_fail(&image->detail, QC_CORRUPT, "refcount out of range at %x", host_off);
+    if (!is_compressed &&
+        (*ret_count == 0 || (*ret_count > 1 && (cluster->entry & QC_ENTRY_COPIED))))
+        return qc_fail(&image->detail, QC_CORRUPT, "COPIED flag wrong at guest %x", guest_off);
+    return QC_OK;
+}
+
 qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
                           struct qc_cluster *ret_cluster)
 {
     struct qc_cluster cluster = {0};
+    struct qc_extent extent;
     uint64_t count = 0;
-    bool is_l2_ours, is_table;
-    qc_status status = qc_map_entry(image, guest_off, &cluster.entry);
+    bool is_l2_ours = false;
+    qc_status status = qc_map_entry(image, guest_off, &cluster.entry, &extent);
 
-    cluster.host_off = cluster.entry & QC_ENTRY_OFFSET_MASK;
-    if (status == QC_OK && cluster.host_off != 0) {
-        uint64_t host_cluster = cluster.host_off >> image->header.cluster_bits;
-
-        status = check_inside(image, guest_off, &cluster);
-        if (status == QC_OK)
-            status = qc_guard_check(image, host_cluster, &is_table);
-        if (status == QC_OK && is_table)
-            return qc_fail(&image->detail, QC_CORRUPT, "cluster %x is metadata", cluster.host_off);
-        if (status == QC_OK)
-            status = qc_count_get(image, host_cluster, &count);
-        if (status == QC_OK && (count == 0 || (count > 1 && (cluster.entry & QC_ENTRY_COPIED))))
-            return qc_fail(&image->detail, QC_CORRUPT, "COPIED flag wrong at guest %x", guest_off);
-        if (status == QC_OK)
-            status = l2_is_ours(image, guest_off, &is_l2_ours);
-    }
+    if (status != QC_OK)
+        return status;
+    set_held(image, &extent, &cluster);
+    status = check_inside(image, guest_off, &cluster);
+    for (uint32_t i = 0; status == QC_OK && i < cluster.held_count; i++)
+        status = look_at_held(image, guest_off, cluster.held_first + i, &cluster, &count);
+    if (status == QC_OK && cluster.host_off != 0)
+        status = l2_is_ours(image, guest_off, &is_l2_ours);
     if (status != QC_OK)
         return status;
     cluster.is_ours = cluster.host_off != 0 && (count == 1 || QC_SEED(no_cow)) && is_l2_ours;
     *ret_cluster = cluster;
     return QC_OK;
+}
+
+qc_status qc_cluster_prepare(struct qc_image *image, const struct qc_cluster *cluster)
+{
+    uint64_t count;
+    qc_status status = QC_OK;
+
+    for (uint32_t i = 0; status == QC_OK && i < cluster->held_count; i++)
+        status = qc_count_prepare(image, cluster->held_first + i, &count);
+    return status;
+}
+
+void qc_cluster_drop(struct qc_image *image, const struct qc_cluster *cluster)
+{
+    for (uint32_t i = 0; i < cluster->held_count; i++)
+        qc_count_drop(image, cluster->held_first + i);
 }
 
 qc_status qc_own_l2(struct qc_image *image, uint64_t guest_off)
@@ -90,29 +145,29 @@ qc_status qc_own_l2(struct qc_image *image, uint64_t guest_off)
         return status;
     status = qc_step_begin(image, 3, true);
     if (status == QC_OK)
-        status = qc_map_durable_l2(image, guest_off, &old_off);
+        status = qc_map_durable_l2(image, 0, guest_off, &old_off);
     if (status == QC_OK && old_off != 0)
-        status = qc_count_prepare(image, old_off >> image->header.cluster_bits, &count);
+        status = qc_count_prepare(image, old_off >> image->top.header.cluster_bits, &count);
     if (status == QC_OK)
         status = qc_alloc_take(image, 1, &first, &count, &is_clean);
     if (status != QC_OK)
         return status;
     l1 = qc_epoch_add(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off));
-    l1->value = first << image->header.cluster_bits;
+    l1->value = first << image->top.header.cluster_bits;
     l1->place = old_off;
     l1->flags = QC_RECORD_NEW;
     qc_guard_add_l2(image, first);
     if (QC_SEED(l2_uncounted))
         qc_epoch_find(&image->epoch, QC_RECORD_COUNT, first)->value = 0;
     if (old_off != 0)
-        qc_count_drop(image, old_off >> image->header.cluster_bits);
+        qc_count_drop(image, old_off >> image->top.header.cluster_bits);
     return QC_OK;
 }
 
 void qc_set_entry(struct qc_image *image, uint64_t guest_off, uint64_t entry)
 {
     struct qc_record *record =
-        qc_epoch_add(&image->epoch, QC_RECORD_ENTRY, guest_off >> image->header.cluster_bits);
+        qc_epoch_add(&image->epoch, QC_RECORD_ENTRY, guest_off >> image->top.header.cluster_bits);
 
     record->value = entry;
     record->flags = QC_SEED(cancel_equal) && entry == 0 ? QC_RECORD_SEEDED : 0;

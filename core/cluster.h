@@ -12,15 +12,29 @@
 
 #include "qcow2.h"
 
+/* Host clusters that compressed data, at most two clusters long, can touch. */
+#define QC_HELD_CLUSTERS_MAX 3u
+
 struct qc_cluster {
-    uint64_t entry;    /* in force; 0: unallocated */
-    uint64_t host_off; /* of the cluster it keeps, 0: none */
-    bool is_ours;      /* its count is 1 and so is its L2 table's: it may be changed in place */
+    uint64_t entry;      /* in force; 0: unallocated */
+    uint64_t host_off;   /* of the cluster it keeps for itself, 0: none, or compressed */
+    uint64_t held_first; /* host clusters that it holds a reference of, each one; */
+    uint32_t held_count; /* 0: none, more than 1 only where it is compressed */
+    bool is_ours;        /* its count is 1 and so is its L2 table's: it may be changed in place */
 };
 
 /* Looks a guest cluster up for writing; counts that contradict the entry are QC_CORRUPT. */
 qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
                           struct qc_cluster *ret_cluster);
+
+/*
+ * Reads the counts of what a cluster holds, so that dropping it needs no disk. Room for
+ * QC_HELD_CLUSTERS_MAX records is reserved.
+ */
+qc_status qc_cluster_prepare(struct qc_image *image, const struct qc_cluster *cluster);
+
+/* Drops the references of a cluster that was prepared in this step. */
+void qc_cluster_drop(struct qc_image *image, const struct qc_cluster *cluster);
 
 /*
  * Makes sure that the L2 table for guest_off exists and is shared with nobody: a step of its own.

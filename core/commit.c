@@ -37,7 +37,7 @@ static qc_status place_records(struct qc_image *image, struct survey *ret_survey
             status = qc_block_find(image, key >> reach_bits, &table_off);
             record->place =
                 table_off +
-                ((key & ((QC_U(1) << reach_bits) - 1)) << image->header.refcount_order >> 3);
+                ((key & ((QC_U(1) << reach_bits) - 1)) << image->top.header.refcount_order >> 3);
             survey.has_raised |= (record->flags & QC_RECORD_RAISED) != 0;
             break;
         case QC_RECORD_ROOT:
@@ -64,7 +64,7 @@ static qc_status place_records(struct qc_image *image, struct survey *ret_survey
 
 qc_status qc_flush_disk(struct qc_image *image)
 {
-    qc_status status = image->disk->ops->flush(image->disk);
+    qc_status status = image->top.disk->ops->flush(image->top.disk);
 
     if (status != QC_OK && !QC_SEED(silent_flush)) {
         /* Nobody knows what the disk kept: what the epoch names must never be published. */
@@ -78,7 +78,7 @@ qc_status qc_flush_disk(struct qc_image *image)
 /* Zeros for the sectors of fresh clusters that were never written (invariant 3, rule R1). */
 static qc_status fill_fresh(struct qc_image *image)
 {
-    uint32_t cluster_bytes = image->header.cluster_bytes;
+    uint32_t cluster_bytes = image->top.header.cluster_bytes;
 
     for (uint32_t i = 0; i < image->epoch.records_count; i++) {
         struct qc_record *record = qc_epoch_at(&image->epoch, i);
@@ -106,7 +106,8 @@ static qc_status fill_fresh(struct qc_image *image)
 /* Every table that nobody points at yet, whole. */
 static qc_status write_new_tables(struct qc_image *image)
 {
-    uint64_t old_bytes = QC_U(image->header.reftable_clusters) << image->header.cluster_bits;
+    uint64_t old_bytes = QC_U(image->top.header.reftable_clusters)
+                         << image->top.header.cluster_bits;
     qc_status status = QC_OK;
 
     for (uint32_t i = 0; i < image->epoch.records_count && status == QC_OK; i++) {
@@ -116,17 +117,17 @@ static qc_status write_new_tables(struct qc_image *image)
             continue;
         if (qc_record_kind(record) == QC_RECORD_ROOT)
             status = qc_patch_new_table(image, QC_RECORD_COUNT, record->value,
-                                        image->header.cluster_bytes, 0, 0);
+                                        image->top.header.cluster_bytes, 0, 0);
         else
             status = qc_patch_new_table(image, QC_RECORD_ENTRY, record->value,
-                                        image->header.cluster_bytes, record->place,
-                                        record->place != 0 ? image->header.cluster_bytes : 0);
+                                        image->top.header.cluster_bytes, record->place,
+                                        record->place != 0 ? image->top.header.cluster_bytes : 0);
     }
     if (status == QC_OK && image->grown_reftable.is_new)
-        status =
-            qc_patch_new_table(image, QC_RECORD_ROOT, image->grown_reftable.host_off,
-                               QC_U(image->grown_reftable.clusters) << image->header.cluster_bits,
-                               image->header.reftable_off, old_bytes);
+        status = qc_patch_new_table(image, QC_RECORD_ROOT, image->grown_reftable.host_off,
+                                    QC_U(image->grown_reftable.clusters)
+                                        << image->top.header.cluster_bits,
+                                    image->top.header.reftable_off, old_bytes);
     return status;
 }
 
@@ -218,9 +219,9 @@ static void release(struct qc_image *image, uint64_t first, uint64_t count)
         return;
     if (image->free_hint > first)
         image->free_hint = first;
-    if (image->disk->ops->trim != NULL)
-        image->disk->ops->trim(image->disk, first << image->header.cluster_bits,
-                               count << image->header.cluster_bits);
+    if (image->top.disk->ops->trim != NULL)
+        image->top.disk->ops->trim(image->top.disk, first << image->top.header.cluster_bits,
+                                   count << image->top.header.cluster_bits);
 }
 
 static bool keep_lowered(struct qc_record *record, void *context)
@@ -254,8 +255,8 @@ static void publish(struct qc_image *image)
     }
     release(image, first, count);
     if (image->grown_reftable.clusters != 0) {
-        image->header.reftable_off = image->grown_reftable.host_off;
-        image->header.reftable_clusters = image->grown_reftable.clusters;
+        image->top.header.reftable_off = image->grown_reftable.host_off;
+        image->top.header.reftable_clusters = image->grown_reftable.clusters;
         image->grown_reftable.clusters = 0;
         image->grown_reftable.host_off = 0;
     }

@@ -15,7 +15,7 @@
 
 unsigned qc_block_reach_bits(const struct qc_image *image)
 {
-    return image->header.cluster_bits + 3 - image->header.refcount_order;
+    return image->top.header.cluster_bits + 3 - image->top.header.refcount_order;
 }
 
 uint64_t qc_count_load(const uint8_t *bytes, uint64_t index, unsigned refcount_order)
@@ -49,7 +49,7 @@ void qc_count_store(uint8_t *bytes, uint64_t index, unsigned refcount_order, uin
 
 qc_status qc_block_find(struct qc_image *image, uint64_t block_index, uint64_t *ret_block_off)
 {
-    const struct qc_header *header = &image->header;
+    const struct qc_header *header = &image->top.header;
     const struct qc_record *root = qc_epoch_find(&image->epoch, QC_RECORD_ROOT, block_index);
     uint64_t table_bytes = QC_U(header->reftable_clusters) << header->cluster_bits;
     const uint8_t *entries;
@@ -64,14 +64,14 @@ qc_status qc_block_find(struct qc_image *image, uint64_t block_index, uint64_t *
     *ret_block_off = 0;
     if (block_index >= table_bytes / 8)
         return QC_OK;
-    status = qc_table_entries(image, header->reftable_off, table_bytes, block_index, QC_HEAT_TOP,
+    status = qc_table_entries(image, 0, header->reftable_off, table_bytes, block_index, QC_HEAT_TOP,
                               &entries, &entries_count);
     if (status != QC_OK)
         return status;
     block_off = qc_be64(entries);
     if ((block_off & ROOT_RESERVED_MASK) != 0 || !qc_is_aligned(block_off, header->cluster_bytes) ||
-        !qc_is_inside(block_off, header->cluster_bytes, image->disk->size_bytes) ||
-        (block_off != 0 && qc_is_header_structure(image, block_off >> header->cluster_bits)))
+        !qc_is_inside(block_off, header->cluster_bytes, image->top.disk->size_bytes) ||
+        (block_off != 0 && qc_is_header_structure(image, 0, block_off >> header->cluster_bits)))
         return qc_fail(&image->detail, QC_CORRUPT, "bad refcount block at %x", block_off);
     *ret_block_off = block_off;
     return QC_OK;
@@ -84,10 +84,10 @@ qc_status qc_block_find(struct qc_image *image, uint64_t block_index, uint64_t *
 static qc_status durable_slice(struct qc_image *image, uint64_t cluster, const uint8_t **ret_slice,
                                uint64_t *ret_index, uint64_t *ret_counts_count)
 {
-    unsigned order = image->header.refcount_order;
+    unsigned order = image->top.header.refcount_order;
     uint64_t block_index = cluster >> qc_block_reach_bits(image);
     uint64_t index = cluster & ((QC_U(1) << qc_block_reach_bits(image)) - 1);
-    uint64_t slice_bytes = qc_min(QC_PAGE_BYTES, image->header.cluster_bytes);
+    uint64_t slice_bytes = qc_min(QC_PAGE_BYTES, image->top.header.cluster_bytes);
     uint64_t counts_count = (slice_bytes << 3) >> order;
     const struct qc_record *root = qc_epoch_find(&image->epoch, QC_RECORD_ROOT, block_index);
     uint64_t block_off;
@@ -100,7 +100,7 @@ static qc_status durable_slice(struct qc_image *image, uint64_t cluster, const u
     *ret_counts_count = counts_count;
     if (block_off == 0 || (root != NULL && (root->flags & QC_RECORD_NEW)))
         return QC_OK;
-    return qc_table_slice(image, block_off, image->header.cluster_bytes,
+    return qc_table_slice(image, 0, block_off, image->top.header.cluster_bytes,
                           (index << order >> 3) & ~(slice_bytes - 1), QC_HEAT_PASSING, ret_slice);
 }
 
@@ -123,7 +123,7 @@ qc_status qc_count_get(struct qc_image *image, uint64_t cluster, uint64_t *ret_c
     status = durable_slice(image, cluster, &slice, &index, &counts_count);
     if (status != QC_OK)
         return status;
-    *ret_count = slice == NULL ? 0 : qc_count_load(slice, index, image->header.refcount_order);
+    *ret_count = slice == NULL ? 0 : qc_count_load(slice, index, image->top.header.refcount_order);
     return QC_OK;
 }
 
@@ -159,13 +159,13 @@ void qc_count_drop(struct qc_image *image, uint64_t cluster)
         record->flags |= QC_RECORD_WRITE;
     if (true_count(record) > 0)
         return;
-    if (QC_SEED(early_trim) && image->disk->ops->trim != NULL)
-        image->disk->ops->trim(image->disk, cluster << image->header.cluster_bits,
-                               image->header.cluster_bytes);
+    if (QC_SEED(early_trim) && image->top.disk->ops->trim != NULL)
+        image->top.disk->ops->trim(image->top.disk, cluster << image->top.header.cluster_bits,
+                                   image->top.header.cluster_bytes);
     if (!QC_SEED(no_quarantine))
         record->flags |= QC_RECORD_QUARANTINE;
     image->quarantine_count++;
-    qc_table_forget(image, cluster << image->header.cluster_bits);
+    qc_table_forget(image, cluster << image->top.header.cluster_bits);
 }
 
 qc_status qc_counts_find_free(struct qc_image *image, uint64_t first, uint64_t end,
@@ -188,7 +188,7 @@ qc_status qc_counts_find_free(struct qc_image *image, uint64_t first, uint64_t e
             is_free = true_count(record) == 0 && !(record->flags & QC_RECORD_QUARANTINE);
         else
             is_free =
-                slice == NULL || qc_count_load(slice, index, image->header.refcount_order) == 0;
+                slice == NULL || qc_count_load(slice, index, image->top.header.refcount_order) == 0;
         if (is_free && run++ == 0)
             *ret_first = cluster;
         if (!is_free && run > 0)

@@ -22,16 +22,17 @@
 #define EXT_HEAD_BYTES     8u
 #define BITMAPS_BYTES      24u
 #define LUKS_HEADER_BYTES  16u
-#define FORMAT_BYTES_MAX   15u /* what QEMU keeps */
+#define FORMAT_BYTES_MAX   (QC_FORMAT_NAME_BYTES - 1) /* what QEMU keeps */
 #define FEATURE_BYTES      48u
 #define FEATURES_MAX       192u /* 64 bits of three kinds */
 #define FEATURE_NAME_BYTES 46u
 #define INCOMPATIBLE_KIND  0u
 
 struct walk {
-    const struct qc_header *header;
+    struct qc_header *header;
     struct qc_cache *cache;
     struct qc_disk *disk;
+    unsigned depth;
     struct qc_detail *detail;
     uint64_t area_end; /* host offset */
 };
@@ -45,8 +46,8 @@ static qc_status fetch(struct walk *walk, uint64_t host_off, uint8_t *buf, uint3
         uint32_t skip = (uint32_t)(host_off + done - page_off);
         uint32_t part;
         const uint8_t *page;
-        qc_status status =
-            qc_cache_get(walk->cache, walk->disk, page_off, page_bytes, QC_HEAT_PASSING, &page);
+        qc_status status = qc_cache_get(walk->cache, walk->disk, walk->depth, page_off, page_bytes,
+                                        QC_HEAT_PASSING, &page);
 
         if (status != QC_OK)
             return qc_fail(walk->detail, status, "header extensions cannot be read");
@@ -127,13 +128,23 @@ static bool is_length_valid(const struct walk *walk, uint32_t type, uint32_t len
     }
 }
 
-qc_status qc_extensions_check(const struct qc_header *header, struct qc_cache *cache,
-                              struct qc_disk *disk, struct qc_detail *detail)
+/* Checks what one extension says, and keeps it. */
+static qc_status take_extension(struct walk *walk, uint32_t type, uint64_t data_off, uint32_t len)
+{
+    if (type == EXT_BITMAPS)
+        return check_bitmaps(walk, data_off);
+    if (type == EXT_BACKING_FORMAT)
+        return fetch(walk, data_off, (uint8_t *)walk->header->backing_format, len);
+    return QC_OK;
+}
+
+qc_status qc_extensions_check(struct qc_header *header, struct qc_cache *cache,
+                              struct qc_disk *disk, unsigned depth, struct qc_detail *detail)
 {
     uint64_t unknown = header->incompatible & ~QC_INCOMPATIBLE_KNOWN;
     uint64_t off = header->header_bytes;
     unsigned seen = 0;
-    struct walk walk = {.header = header, .cache = cache, .disk = disk, .detail = detail};
+    struct walk walk = {header, cache, disk, depth, detail, 0};
 
     walk.area_end = header->backing_off != 0 ? header->backing_off : header->cluster_bytes;
     walk.area_end = qc_min(walk.area_end, disk->size_bytes);
@@ -159,8 +170,7 @@ qc_status qc_extensions_check(const struct qc_header *header, struct qc_cache *c
             seen |= 1u << number;
         if (type == EXT_FEATURE_NAMES && unknown != 0)
             return refuse_feature(&walk, (unsigned)__builtin_ctzll(unknown), off, len);
-        if (type == EXT_BITMAPS)
-            status = check_bitmaps(&walk, off);
+        status = take_extension(&walk, type, off, len);
         if (status != QC_OK)
             return status;
         off += (QC_U(len) + 7) & ~QC_U(7);

@@ -66,14 +66,14 @@ static qc_status add_table(struct qc_image *image, uint64_t table_off, uint64_t 
         qc_status status;
 
         len = qc_min(image->cache->staging_bytes, table_bytes - off);
-        status = image->disk->ops->read(image->disk, table_off + off, staging, len);
+        status = image->top.disk->ops->read(image->top.disk, table_off + off, staging, len);
         if (status != QC_OK)
             return qc_fail(&image->detail, status, "table at %x cannot be read", table_off + off);
         for (uint64_t i = 0; i < len; i += 8) {
             uint64_t host_off = qc_be64(staging + i) & QC_ENTRY_OFFSET_MASK;
 
             if (host_off != 0)
-                add(image, host_off >> image->header.cluster_bits, half);
+                add(image, host_off >> image->top.header.cluster_bits, half);
         }
     }
     return QC_OK;
@@ -81,7 +81,7 @@ static qc_status add_table(struct qc_image *image, uint64_t table_off, uint64_t 
 
 qc_status qc_guard_prepare(struct qc_image *image)
 {
-    const struct qc_header *header = &image->header;
+    const struct qc_header *header = &image->top.header;
     qc_status status = add_table(image, header->l1_off, QC_U(header->l1_entries) * 8, HALF_L2);
 
     if (status != QC_OK)
@@ -97,15 +97,15 @@ static qc_status find_in_table(struct qc_image *image, uint64_t table_off, uint6
     uint32_t entries_count;
 
     for (uint64_t index = 0; index < table_bytes / 8; index += entries_count) {
-        qc_status status = qc_table_entries(image, table_off, table_bytes, index, QC_HEAT_PASSING,
-                                            &entries, &entries_count);
+        qc_status status = qc_table_entries(image, 0, table_off, table_bytes, index,
+                                            QC_HEAT_PASSING, &entries, &entries_count);
 
         if (status != QC_OK)
             return status;
         for (uint32_t i = 0; i < entries_count; i++) {
             uint64_t host_off = qc_be64(entries + i * 8u) & QC_ENTRY_OFFSET_MASK;
 
-            if (host_off != 0 && host_off >> image->header.cluster_bits == cluster)
+            if (host_off != 0 && host_off >> image->top.header.cluster_bits == cluster)
                 *ret_is_table = true;
         }
     }
@@ -115,7 +115,7 @@ static qc_status find_in_table(struct qc_image *image, uint64_t table_off, uint6
 /* Looks for a cluster among the tables of one half: those of the epoch, then those of the disk. */
 static qc_status find(struct qc_image *image, uint64_t cluster, enum half half, bool *ret_is_table)
 {
-    const struct qc_header *header = &image->header;
+    const struct qc_header *header = &image->top.header;
     enum qc_record_kind kind = half == HALF_L2 ? QC_RECORD_L1 : QC_RECORD_ROOT;
 
     if (!is_maybe(image, cluster, half) || QC_SEED(no_guard))
@@ -138,7 +138,7 @@ qc_status qc_guard_check(struct qc_image *image, uint64_t cluster, bool *ret_is_
 {
     qc_status status;
 
-    *ret_is_table = qc_is_header_structure(image, cluster);
+    *ret_is_table = qc_is_header_structure(image, 0, cluster);
     if (*ret_is_table)
         return QC_OK;
     status = find(image, cluster, HALF_L2, ret_is_table);

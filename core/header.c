@@ -18,9 +18,6 @@
 #define REFCOUNT_ORDER_V2  4u
 #define REFCOUNT_ORDER_MAX 6u
 
-#define COMPRESSION_DEFLATE 0u
-#define COMPRESSION_ZSTD    1u
-
 #define EXTENDED_L2_CLUSTER_BITS_MIN 14u
 
 static void parse_v3_fields(const uint8_t *bytes, struct qc_header *header)
@@ -86,14 +83,11 @@ static qc_status check_features(const struct qc_header *header, struct qc_detail
     if (header->refcount_order > REFCOUNT_ORDER_MAX)
         return qc_fail(detail, QC_CORRUPT, "refcount_order %u invalid",
                        QC_U(header->refcount_order));
-    if (header->compression_type > COMPRESSION_ZSTD)
+    if (header->compression_type > QC_COMPRESSION_ZSTD)
         return qc_fail(detail, QC_UNSUPPORTED, "compression type %u not supported",
                        QC_U(header->compression_type));
-    if (compression_bit != (header->compression_type != COMPRESSION_DEFLATE))
+    if (compression_bit != (header->compression_type != QC_COMPRESSION_DEFLATE))
         return qc_fail(detail, QC_CORRUPT, "compression type %u against its feature bit",
-                       QC_U(header->compression_type));
-    if (header->compression_type == COMPRESSION_ZSTD)
-        return qc_fail(detail, QC_UNSUPPORTED, "compression type %u not supported",
                        QC_U(header->compression_type));
     if (header->incompatible & QC_INCOMPATIBLE_EXTENDED_L2) {
         if (header->cluster_bits < EXTENDED_L2_CLUSTER_BITS_MIN)
@@ -116,8 +110,6 @@ static qc_status check_backing(const struct qc_header *header, struct qc_detail 
         header->backing_off < header->header_bytes ||
         !qc_is_inside(header->backing_off, header->backing_bytes, header->cluster_bytes))
         return qc_fail(detail, QC_CORRUPT, "backing name field invalid");
-    if (header->backing_bytes > 0)
-        return qc_fail(detail, QC_UNSUPPORTED, "backing file not supported");
     return QC_OK;
 }
 
@@ -179,6 +171,7 @@ static qc_status check_places(const struct qc_header *header, uint64_t disk_byte
                             QC_U(header->snapshots_count) * QC_SNAPSHOT_ENTRY_BYTES_MIN},
     };
 
+    disk_bytes = qc_min(disk_bytes, QC_HOST_BYTES_MAX);
     if (header->header_bytes > disk_bytes)
         return qc_fail(detail, QC_CORRUPT, "header length %u invalid", QC_U(header->header_bytes));
     for (unsigned i = PART_L1; i < PARTS_COUNT; i++) {

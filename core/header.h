@@ -29,6 +29,9 @@ struct qc_cache;
 #define QC_CLUSTER_BITS_MIN         9u
 #define QC_CLUSTER_BITS_MAX         21u
 #define QC_BACKING_NAME_BYTES_MAX   1023u
+#define QC_FORMAT_NAME_BYTES        16u
+#define QC_COMPRESSION_DEFLATE      0u
+#define QC_COMPRESSION_ZSTD         1u
 #define QC_L1_BYTES_MAX             (32u * 1024 * 1024)
 #define QC_REFTABLE_BYTES_MAX       (8u * 1024 * 1024)
 #define QC_SNAPSHOTS_MAX            65536u
@@ -68,6 +71,7 @@ struct qc_header {
     uint64_t compatible;
     uint64_t autoclear;
     uint32_t compression_type;
+    char backing_format[QC_FORMAT_NAME_BYTES]; /* "" where the image does not say */
 };
 
 /*
@@ -84,10 +88,11 @@ qc_status qc_header_check(const struct qc_header *header, uint64_t disk_bytes,
                           struct qc_detail *detail);
 
 /*
- * Walks the header extensions and checks each, reading them through the cache. Unknown ones are
- * passed over. Also names the first unknown incompatible feature bit, which it refuses.
+ * Walks the header extensions of the layer at this depth and checks each, reading them through the
+ * cache. Unknown ones are passed over. Keeps what they say in the header. Also names the first
+ * unknown incompatible feature bit, which it refuses.
  */
-qc_status qc_extensions_check(const struct qc_header *header, struct qc_cache *cache,
-                              struct qc_disk *disk, struct qc_detail *detail);
+qc_status qc_extensions_check(struct qc_header *header, struct qc_cache *cache,
+                              struct qc_disk *disk, unsigned depth, struct qc_detail *detail);
 
 #endif

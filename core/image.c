@@ -9,6 +9,7 @@
 
 #include "bytes.h"
 #include "change.h"
+#include "layers.h"
 #include "map.h"
 #include "read.h"
 #include "seeded.h"
@@ -18,42 +19,22 @@ static void decide_readonly(struct qc_image *image, const struct qc_open_options
 {
     struct qc_detail *reason = &image->readonly_reason;
 
-    if (options->readonly || image->disk->readonly)
+    if (options->readonly || image->top.disk->readonly)
         qc_fail(reason, QC_OK, "read-only");
-    else if (image->header.incompatible & QC_INCOMPATIBLE_CORRUPT)
+    else if (options->is_backing_off && image->top.header.backing_bytes > 0 &&
+             image->top.header.backing_off != 0)
+        qc_fail(reason, QC_OK, "without the layers below: read-only");
+    else if (image->top.header.incompatible & QC_INCOMPATIBLE_CORRUPT)
         qc_fail(reason, QC_OK, "image is marked corrupt: read-only");
-    else if (image->header.incompatible & QC_INCOMPATIBLE_DIRTY)
+    else if (image->top.header.incompatible & QC_INCOMPATIBLE_DIRTY)
         qc_fail(reason, QC_OK, "dirty image, not repaired: read-only");
-    else if (image->disk->ops->grow == NULL &&
-             !qc_is_aligned(image->disk->size_bytes, image->disk->block_bytes))
+    else if (image->top.disk->ops->grow == NULL &&
+             !qc_is_aligned(image->top.disk->size_bytes, image->top.disk->block_bytes))
         qc_fail(reason, QC_OK, "disk of %u bytes is no whole blocks: read-only",
-                image->disk->size_bytes);
-    else if (image->header.cluster_bytes < image->disk->block_bytes)
+                image->top.disk->size_bytes);
+    else if (image->top.header.cluster_bytes < image->top.disk->block_bytes)
         qc_fail(reason, QC_OK, "clusters of %u on %u-byte blocks: read-only",
-                QC_U(image->header.cluster_bytes), QC_U(image->disk->block_bytes));
-}
-
-static qc_status open_header(struct qc_image *image)
-{
-    struct qc_disk *disk = image->disk;
-    uint32_t bytes_count = (uint32_t)qc_min(QC_PAGE_BYTES, disk->size_bytes);
-    const uint8_t *bytes;
-    qc_status status;
-
-    if (bytes_count < QC_HEADER_V2_BYTES)
-        return QC_FOREIGN;
-    status = qc_cache_get(image->cache, disk, 0, bytes_count, QC_HEAT_PASSING, &bytes);
-    if (status != QC_OK)
-        return qc_fail(&image->detail, status, "header cannot be read");
-    status = qc_header_parse(bytes, bytes_count, &image->header, &image->detail);
-    /* An unknown incompatible bit may change what every other field means: it is refused first. */
-    if (status == QC_OK && (image->header.incompatible & ~QC_INCOMPATIBLE_KNOWN) != 0)
-        return qc_extensions_check(&image->header, image->cache, disk, &image->detail);
-    if (status == QC_OK)
-        status = qc_header_check(&image->header, disk->size_bytes, &image->detail);
-    if (status == QC_OK)
-        status = qc_extensions_check(&image->header, image->cache, disk, &image->detail);
-    return status;
+                QC_U(image->top.header.cluster_bytes), QC_U(image->top.disk->block_bytes));
 }
 
 qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk *disk,
@@ -63,24 +44,27 @@ qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk
     qc_status status;
 
     __builtin_memset(image, 0, sizeof(*image));
-    image->disk = disk;
+    image->top.disk = disk;
     image->cache = cache;
     image->is_write_through = options->write_through;
     image->is_unflushed =
         !QC_SEED(open_clean); /* R5: what another process wrote may not be durable yet */
-    status = open_header(image);
+    if (options->unpacker != NULL)
+        qc_unpacker_forget(options->unpacker, image);
+    image->unpacker = options->unpacker;
+    status = qc_layers_open(image, options);
     if (status != QC_OK)
         return status;
     /* The header was read in pages of its own; from here on it is a table like others. */
-    cluster_bytes = image->header.cluster_bytes;
+    cluster_bytes = image->top.header.cluster_bytes;
     for (uint64_t off = 0; off < cluster_bytes; off += QC_PAGE_BYTES)
         qc_cache_forget(cache, off);
     qc_epoch_init(&image->epoch, cache);
     /* Behind a file's last cluster nothing ever was, and growing it brings zeros. */
     image->virgin_off = UINT64_MAX;
     if (!disk->readonly && disk->ops->grow != NULL)
-        image->virgin_off = qc_units(disk->size_bytes, image->header.cluster_bits)
-                            << image->header.cluster_bits;
+        image->virgin_off = qc_units(disk->size_bytes, image->top.header.cluster_bits)
+                            << image->top.header.cluster_bits;
     decide_readonly(image, options);
     return QC_OK;
 }
@@ -116,5 +100,5 @@ const char *qc_readonly_reason(const struct qc_image *image)
 
 const struct qc_header *qc_info(const struct qc_image *image)
 {
-    return &image->header;
+    return &image->top.header;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * Looks one run of the guest disk up. The walk goes slice by slice: an L1 entry, then as many L2
- * entries as its slice holds; the run grows while entries say the same and, for data, while each
- * cluster lies right behind the one before it. A record of the epoch hides the entry of the disk.
+ * Looks one run of the guest disk up. In one layer the walk goes slice by slice: an L1 entry, then
+ * as many L2 entries as its slice holds; the run grows while entries say the same and, for data,
+ * while each cluster lies right behind the one before it. In the image itself a record of the epoch
+ * hides the entry of the disk. What a layer does not have is asked of the next one below.
  */
 #include "map.h"
 
@@ -14,61 +15,80 @@
 #define L1_RESERVED_MASK UINT64_C(0x7f000000000001ff)
 #define L2_RESERVED_MASK UINT64_C(0x3f000000000001fe)
 
+/* Guest bytes of one layer, whole sectors: QEMU rounds an image's size down, a raw disk's up. */
+static uint64_t layer_size(const struct qc_layer *layer)
+{
+    if (layer->is_raw)
+        return (layer->disk->size_bytes + QC_SECTOR_BYTES - 1) & ~QC_U(QC_SECTOR_BYTES - 1);
+    return layer->header.guest_bytes & ~QC_U(QC_SECTOR_BYTES - 1);
+}
+
 uint64_t qc_size(const struct qc_image *image)
 {
-    return image->header.guest_bytes & ~QC_U(QC_SECTOR_BYTES - 1);
+    return layer_size(&image->top);
 }
 
 uint64_t qc_l1_index(const struct qc_image *image, uint64_t guest_off)
 {
-    return guest_off >> (2 * image->header.cluster_bits - 3);
+    return guest_off >> (2 * image->top.header.cluster_bits - 3);
 }
 
-qc_status qc_map_durable_l2(struct qc_image *image, uint64_t guest_off, uint64_t *ret_l2_off)
+qc_status qc_map_durable_l2(struct qc_image *image, unsigned depth, uint64_t guest_off,
+                            uint64_t *ret_l2_off)
 {
-    const struct qc_header *header = &image->header;
+    const struct qc_layer *layer = &image->layers[depth];
+    const struct qc_header *header = &layer->header;
     const uint8_t *entries;
     uint32_t entries_count;
     uint64_t entry, l2_off;
-    qc_status status =
-        qc_table_entries(image, header->l1_off, QC_U(header->l1_entries) * ENTRY_BYTES,
-                         qc_l1_index(image, guest_off), QC_HEAT_TOP, &entries, &entries_count);
+    qc_status status = qc_table_entries(
+        image, depth, header->l1_off, QC_U(header->l1_entries) * ENTRY_BYTES,
+        guest_off >> (2 * header->cluster_bits - 3), QC_HEAT_TOP, &entries, &entries_count);
 
     if (status != QC_OK)
         return status;
     entry = qc_be64(entries);
     l2_off = entry & QC_ENTRY_OFFSET_MASK;
     if ((entry & L1_RESERVED_MASK) != 0 || !qc_is_aligned(l2_off, header->cluster_bytes) ||
-        !qc_is_inside(l2_off, header->cluster_bytes, image->disk->size_bytes) ||
-        (l2_off != 0 && qc_is_header_structure(image, l2_off >> header->cluster_bits)))
+        !qc_is_inside(l2_off, header->cluster_bytes, layer->disk->size_bytes) ||
+        (l2_off != 0 && qc_is_header_structure(image, depth, l2_off >> header->cluster_bits)))
         return qc_fail(&image->detail, QC_CORRUPT, "bad L1 entry %x at guest %x", entry, guest_off);
     *ret_l2_off = l2_off;
     return QC_OK;
 }
 
-/* The table to look entries up in: what a new table is a copy of, as long as it is not durable. */
-static qc_status readable_l2(struct qc_image *image, uint64_t guest_off, uint64_t *ret_l2_off)
+/* The new L2 table that the epoch has for a guest offset, or NULL; only the image itself has any.
+ */
+static const struct qc_record *new_l2(const struct qc_image *image, unsigned depth,
+                                      uint64_t guest_off)
 {
-    const struct qc_record *l1 =
-        qc_epoch_find(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off));
+    if (depth != 0 || image->epoch.kind_counts[QC_RECORD_L1] == 0)
+        return NULL;
+    return qc_epoch_find(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off));
+}
+
+/* The table to look entries up in: what a new table is a copy of, as long as it is not durable. */
+static qc_status readable_l2(struct qc_image *image, unsigned depth, uint64_t guest_off,
+                             uint64_t *ret_l2_off)
+{
+    const struct qc_record *l1 = new_l2(image, depth, guest_off);
 
     if (l1 == NULL)
-        return qc_map_durable_l2(image, guest_off, ret_l2_off);
+        return qc_map_durable_l2(image, depth, guest_off, ret_l2_off);
     *ret_l2_off = (l1->flags & QC_RECORD_NEW) ? l1->place : l1->value;
     return QC_OK;
 }
 
 qc_status qc_map_place_entry(struct qc_image *image, struct qc_record *record)
 {
-    uint64_t guest_off = qc_record_key(record) << image->header.cluster_bits;
-    uint64_t l2_entries = image->header.cluster_bytes / ENTRY_BYTES;
-    const struct qc_record *l1 =
-        qc_epoch_find(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off));
+    uint64_t guest_off = qc_record_key(record) << image->top.header.cluster_bits;
+    uint64_t l2_entries = image->top.header.cluster_bytes / ENTRY_BYTES;
+    const struct qc_record *l1 = new_l2(image, 0, guest_off);
     uint64_t l2_off = l1 != NULL ? l1->value : 0;
     qc_status status = QC_OK;
 
     if (l1 == NULL)
-        status = qc_map_durable_l2(image, guest_off, &l2_off);
+        status = qc_map_durable_l2(image, 0, guest_off, &l2_off);
     record->place = l2_off + (qc_record_key(record) & (l2_entries - 1)) * ENTRY_BYTES;
     record->flags &= (uint8_t)~QC_RECORD_IN_NEW;
     if (l1 != NULL && (l1->flags & QC_RECORD_NEW))
@@ -76,44 +96,65 @@ qc_status qc_map_place_entry(struct qc_image *image, struct qc_record *record)
     return status;
 }
 
+/*
+ * "Compressed Clusters Descriptor": the low bits are a byte offset, the rest counts the sectors
+ * that the data touches behind the first one.
+ */
+static qc_status parse_compressed(const struct qc_layer *layer, uint64_t entry,
+                                  struct qc_extent *ret_extent)
+{
+    unsigned sectors_bits = layer->header.cluster_bits - 8;
+    unsigned off_bits = 62 - sectors_bits;
+    uint64_t host_off = entry & ((QC_U(1) << off_bits) - 1);
+    uint64_t sectors = (entry >> off_bits) & ((QC_U(1) << sectors_bits) - 1);
+
+    if (host_off == 0 || host_off >= QC_HOST_BYTES_MAX || host_off >= layer->disk->size_bytes)
+        return QC_CORRUPT;
+    *ret_extent = (struct qc_extent){.kind = QC_EXTENT_COMPRESSED, .host_off = host_off};
+    ret_extent->packed_bytes =
+        (uint32_t)((sectors + 1) * QC_SECTOR_BYTES - (host_off & (QC_SECTOR_BYTES - 1)));
+    return QC_OK;
+}
+
 /* What one L2 entry says of its cluster; len is left to the caller. Says nothing of errors. */
-static qc_status parse_l2_entry(const struct qc_image *image, uint64_t entry,
+static qc_status parse_l2_entry(const struct qc_layer *layer, uint64_t entry,
                                 struct qc_extent *ret_extent)
 {
     uint64_t host_off = entry & QC_ENTRY_OFFSET_MASK;
     bool is_zero = (entry & QC_ENTRY_ZERO) != 0;
 
     /* Bit 62 first: in a compressed entry bit 0 is part of the offset. */
-    if (entry & QC_ENTRY_COMPRESSED)
-        return QC_UNSUPPORTED;
-    if ((entry & L2_RESERVED_MASK) != 0 || !qc_is_aligned(host_off, image->header.cluster_bytes) ||
-        (is_zero && image->header.version < 3))
+    if ((entry & QC_ENTRY_COMPRESSED) && !(QC_SEED(packed_zero_flag) && is_zero))
+        return parse_compressed(layer, entry, ret_extent);
+    if (QC_SEED(packed_zero_flag))
+        entry &= ~QC_ENTRY_COMPRESSED;
+    if ((entry & L2_RESERVED_MASK) != 0 || !qc_is_aligned(host_off, layer->header.cluster_bytes) ||
+        (is_zero && layer->header.version < 3))
         return QC_CORRUPT;
     if (is_zero && !(QC_SEED(zero_flag) && host_off != 0)) {
         *ret_extent = (struct qc_extent){.kind = QC_EXTENT_ZERO};
     } else if (host_off == 0) {
         *ret_extent = (struct qc_extent){.kind = QC_EXTENT_UNALLOCATED};
     } else {
-        if (host_off >= image->disk->size_bytes)
+        if (host_off >= layer->disk->size_bytes)
             return QC_CORRUPT;
         *ret_extent = (struct qc_extent){.kind = QC_EXTENT_DATA, .host_off = host_off};
     }
     return QC_OK;
 }
 
-static qc_status refuse_l2_entry(struct qc_image *image, qc_status status, uint64_t entry,
-                                 uint64_t guest_off)
+static qc_status refuse_l2_entry(struct qc_image *image, uint64_t entry, uint64_t guest_off)
 {
-    if (status == QC_UNSUPPORTED)
-        return qc_fail(&image->detail, status, "compressed cluster at guest %x not supported",
-                       guest_off);
-    return qc_fail(&image->detail, status, "bad L2 entry %x at guest %x", entry, guest_off);
+    if (entry & QC_ENTRY_COMPRESSED)
+        return qc_fail(&image->detail, QC_CORRUPT, "bad compressed cluster at guest %x", guest_off);
+    return qc_fail(&image->detail, QC_CORRUPT, "bad L2 entry %x at guest %x", entry, guest_off);
 }
 
 /* The record of the epoch that hides a cluster's entry, or NULL. */
-static const struct qc_record *hiding_record(const struct qc_image *image, uint64_t guest_cluster)
+static const struct qc_record *hiding_record(const struct qc_image *image, unsigned depth,
+                                             uint64_t guest_cluster)
 {
-    if (image->epoch.kind_counts[QC_RECORD_ENTRY] == 0)
+    if (depth != 0 || image->epoch.kind_counts[QC_RECORD_ENTRY] == 0)
         return NULL;
     return qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, guest_cluster);
 }
@@ -122,7 +163,7 @@ static bool is_partly_written(const struct qc_image *image, const struct qc_reco
 {
     return record != NULL && (record->flags & QC_RECORD_FRESH) &&
            (record->u.written.from != 0 ||
-            record->u.written.to != image->header.cluster_bytes / QC_SECTOR_BYTES);
+            record->u.written.to != image->top.header.cluster_bytes / QC_SECTOR_BYTES);
 }
 
 /*
@@ -132,24 +173,26 @@ static bool is_partly_written(const struct qc_image *image, const struct qc_reco
 static uint64_t count_run(const struct qc_image *image, uint64_t guest_cluster,
                           const uint8_t *entries, uint64_t max_count, const struct qc_extent *first)
 {
+    const struct qc_layer *layer = &image->layers[first->depth];
+    unsigned cluster_bits = layer->header.cluster_bits;
     uint64_t run = 1;
 
-    uint64_t l1_index = qc_l1_index(image, guest_cluster << image->header.cluster_bits);
-
-    if (entries == NULL && qc_epoch_find(&image->epoch, QC_RECORD_L1, l1_index) == NULL)
+    if (first->kind == QC_EXTENT_COMPRESSED)
+        return 1;
+    if (entries == NULL && new_l2(image, first->depth, guest_cluster << cluster_bits) == NULL)
         return max_count; /* no table and no new one: nothing can be here */
     for (; run < max_count; run++) {
-        const struct qc_record *record = hiding_record(image, guest_cluster + run);
+        const struct qc_record *record = hiding_record(image, first->depth, guest_cluster + run);
         uint64_t entry = entries != NULL ? qc_be64(entries + run * ENTRY_BYTES) : 0;
         struct qc_extent next;
 
         if (record != NULL)
             entry = record->value;
-        if (is_partly_written(image, record) || parse_l2_entry(image, entry, &next) != QC_OK ||
+        if (is_partly_written(image, record) || parse_l2_entry(layer, entry, &next) != QC_OK ||
             next.kind != first->kind)
             break;
         if (first->kind == QC_EXTENT_DATA && !QC_SEED(merge_gap) &&
-            next.host_off != first->host_off + (run << image->header.cluster_bits))
+            next.host_off != first->host_off + (run << cluster_bits))
             break;
     }
     return run;
@@ -161,7 +204,9 @@ static void map_in_fresh(const struct qc_image *image, const struct qc_record *r
 {
     uint64_t from = QC_U(record->u.written.from) * QC_SECTOR_BYTES;
     uint64_t to = QC_U(record->u.written.to) * QC_SECTOR_BYTES;
-    uint64_t end = in_cluster < from ? from : in_cluster < to ? to : image->header.cluster_bytes;
+    uint64_t end = in_cluster < from ? from
+                   : in_cluster < to ? to
+                                     : image->top.header.cluster_bytes;
 
     *ret_extent = (struct qc_extent){.kind = QC_EXTENT_ZERO, .len = end - in_cluster};
     if (in_cluster >= from && in_cluster < to) {
@@ -174,24 +219,25 @@ static void map_in_fresh(const struct qc_image *image, const struct qc_record *r
  * The run at guest_off as far as one slice of one table tells it; at least to the end of the
  * cluster, or of its written part, unless max_len ends before.
  */
-static qc_status map_in_slice(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
-                              struct qc_extent *ret_extent)
+static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t guest_off,
+                              uint64_t max_len, struct qc_extent *ret_extent)
 {
-    unsigned cluster_bits = image->header.cluster_bits;
+    const struct qc_layer *layer = &image->layers[depth];
+    unsigned cluster_bits = layer->header.cluster_bits;
     uint64_t guest_cluster = guest_off >> cluster_bits;
-    uint64_t l2_entries = image->header.cluster_bytes / ENTRY_BYTES;
+    uint64_t l2_entries = layer->header.cluster_bytes / ENTRY_BYTES;
     uint64_t l2_index = (guest_cluster + QC_SEED(l2_lookup)) & (l2_entries - 1);
-    uint64_t in_cluster = guest_off & (image->header.cluster_bytes - 1);
+    uint64_t in_cluster = guest_off & (layer->header.cluster_bytes - 1);
     uint64_t max_count = qc_units(in_cluster + max_len, cluster_bits);
-    const struct qc_record *record = hiding_record(image, guest_cluster);
+    const struct qc_record *record = hiding_record(image, depth, guest_cluster);
     struct qc_extent run;
     const uint8_t *entries = NULL;
     uint32_t entries_count = (uint32_t)(l2_entries - l2_index);
     uint64_t l2_off, entry = 0;
-    qc_status status = readable_l2(image, guest_off, &l2_off);
+    qc_status status = readable_l2(image, depth, guest_off, &l2_off);
 
     if (status == QC_OK && l2_off != 0)
-        status = qc_table_entries(image, l2_off, image->header.cluster_bytes, l2_index,
+        status = qc_table_entries(image, depth, l2_off, layer->header.cluster_bytes, l2_index,
                                   QC_HEAT_PASSING, &entries, &entries_count);
     if (status != QC_OK)
         return status;
@@ -205,9 +251,9 @@ static qc_status map_in_slice(struct qc_image *image, uint64_t guest_off, uint64
         entry = qc_be64(entries);
     if (record != NULL)
         entry = record->value;
-    status = parse_l2_entry(image, entry, &run);
-    if (status != QC_OK)
-        return refuse_l2_entry(image, status, entry, guest_off);
+    if (parse_l2_entry(layer, entry, &run) != QC_OK)
+        return refuse_l2_entry(image, entry, guest_off);
+    run.depth = depth;
     run.len = count_run(image, guest_cluster, entries, qc_min(entries_count, max_count), &run)
               << cluster_bits;
     run.len = qc_min(max_len, run.len - in_cluster);
@@ -217,16 +263,22 @@ static qc_status map_in_slice(struct qc_image *image, uint64_t guest_off, uint64
     return QC_OK;
 }
 
-qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
-                     struct qc_extent *ret_extent)
+qc_status qc_map_layer(struct qc_image *image, unsigned depth, uint64_t guest_off, uint64_t max_len,
+                       struct qc_extent *ret_extent)
 {
     struct qc_extent run, next;
-    qc_status status = map_in_slice(image, guest_off, max_len, &run);
+    qc_status status;
 
+    if (image->layers[depth].is_raw) {
+        *ret_extent = (struct qc_extent){
+            .kind = QC_EXTENT_DATA, .depth = depth, .len = max_len, .host_off = guest_off};
+        return QC_OK;
+    }
+    status = map_in_slice(image, depth, guest_off, max_len, &run);
     if (status != QC_OK)
         return status;
-    while (run.len < max_len) {
-        if (map_in_slice(image, guest_off + run.len, max_len - run.len, &next) != QC_OK) {
+    while (run.len < max_len && run.kind != QC_EXTENT_COMPRESSED) {
+        if (map_in_slice(image, depth, guest_off + run.len, max_len - run.len, &next) != QC_OK) {
             qc_detail_clear(&image->detail); /* an error of whoever asks for what follows */
             break;
         }
@@ -239,31 +291,56 @@ qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_le
     return QC_OK;
 }
 
-qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, uint64_t *ret_entry)
+qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
+                     struct qc_extent *ret_extent)
 {
-    uint64_t guest_cluster = guest_off >> image->header.cluster_bits;
-    uint64_t l2_entries = image->header.cluster_bytes / ENTRY_BYTES;
-    const struct qc_record *record = hiding_record(image, guest_cluster);
-    struct qc_extent extent;
+    struct qc_extent run = {.kind = QC_EXTENT_UNALLOCATED, .len = max_len};
+
+    for (unsigned depth = 0; depth < image->layers_count; depth++) {
+        uint64_t size = layer_size(&image->layers[depth]);
+        qc_status status;
+
+        /* Behind the end of a shorter layer there is nothing, whatever lies below that one. */
+        if (guest_off >= size && QC_SEED(below_past_end))
+            continue;
+        if (guest_off >= size)
+            break;
+        status = qc_map_layer(image, depth, guest_off, qc_min(run.len, size - guest_off), &run);
+        if (status != QC_OK)
+            return status;
+        if (run.kind != QC_EXTENT_UNALLOCATED)
+            break;
+    }
+    *ret_extent = run;
+    return QC_OK;
+}
+
+qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, uint64_t *ret_entry,
+                       struct qc_extent *ret_extent)
+{
+    uint64_t guest_cluster = guest_off >> image->top.header.cluster_bits;
+    uint64_t l2_entries = image->top.header.cluster_bytes / ENTRY_BYTES;
+    const struct qc_record *record = hiding_record(image, 0, guest_cluster);
     const uint8_t *entries;
     uint32_t entries_count;
-    uint64_t l2_off;
-    qc_status status;
+    uint64_t l2_off, entry = 0;
+    qc_status status = QC_OK;
 
-    *ret_entry = 0;
     if (record != NULL) {
-        *ret_entry = record->value;
-        return QC_OK;
+        entry = record->value;
+    } else {
+        status = readable_l2(image, 0, guest_off, &l2_off);
+        if (status == QC_OK && l2_off != 0)
+            status = qc_table_entries(image, 0, l2_off, image->top.header.cluster_bytes,
+                                      guest_cluster & (l2_entries - 1), QC_HEAT_PASSING, &entries,
+                                      &entries_count);
+        if (status == QC_OK && l2_off != 0)
+            entry = qc_be64(entries);
     }
-    status = readable_l2(image, guest_off, &l2_off);
-    if (status != QC_OK || l2_off == 0)
-        return status;
-    status = qc_table_entries(image, l2_off, image->header.cluster_bytes,
-                              guest_cluster & (l2_entries - 1), QC_HEAT_PASSING, &entries,
-                              &entries_count);
     if (status != QC_OK)
         return status;
-    *ret_entry = qc_be64(entries);
-    status = parse_l2_entry(image, *ret_entry, &extent);
-    return status == QC_OK ? QC_OK : refuse_l2_entry(image, status, *ret_entry, guest_off);
+    if (parse_l2_entry(&image->top, entry, ret_extent) != QC_OK)
+        return refuse_l2_entry(image, entry, guest_off);
+    *ret_entry = entry;
+    return QC_OK;
 }

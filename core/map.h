@@ -18,21 +18,31 @@
 
 /*
  * The run at guest_off (inside the guest disk), at most max_len bytes (at least 1, inside the guest
- * disk too), merged over every neighbouring cluster that continues it.
+ * disk too), as all layers together tell it, merged over every neighbouring cluster that continues
+ * it.
  */
 qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
                      struct qc_extent *ret_extent);
 
-/* The L2 entry in force for the cluster at guest_off, checked; 0 where no L2 table is. */
-qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, uint64_t *ret_entry);
+/* The same as the layer at depth alone tells it: UNALLOCATED is what lies below. */
+qc_status qc_map_layer(struct qc_image *image, unsigned depth, uint64_t guest_off, uint64_t max_len,
+                       struct qc_extent *ret_extent);
 
-/* The L2 table that the disk names for guest_off, checked; 0 where there is none. */
-qc_status qc_map_durable_l2(struct qc_image *image, uint64_t guest_off, uint64_t *ret_l2_off);
+/*
+ * The image's own L2 entry in force for the cluster at guest_off, checked; 0 where no L2 table is.
+ * ret_extent: what it says; its len is not set.
+ */
+qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, uint64_t *ret_entry,
+                       struct qc_extent *ret_extent);
+
+/* The L2 table that a layer's disk names for guest_off, checked; 0 where there is none. */
+qc_status qc_map_durable_l2(struct qc_image *image, unsigned depth, uint64_t guest_off,
+                            uint64_t *ret_l2_off);
 
 /* Sets place and QC_RECORD_IN_NEW of an ENTRY record. */
 qc_status qc_map_place_entry(struct qc_image *image, struct qc_record *record);
 
-/* The L1 index that covers guest_off. */
+/* The index in the image's own L1 table that covers guest_off. */
 uint64_t qc_l1_index(const struct qc_image *image, uint64_t guest_off);
 
 #endif

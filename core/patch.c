@@ -17,14 +17,14 @@
 uint64_t qc_reftable_off(const struct qc_image *image)
 {
     return image->grown_reftable.clusters != 0 ? image->grown_reftable.host_off
-                                               : image->header.reftable_off;
+                                               : image->top.header.reftable_off;
 }
 
 static uint64_t place_of(const struct qc_image *image, const struct qc_record *record)
 {
     /* An L1 record keeps its table's source in place; its own place follows from its key. */
     if (qc_record_kind(record) == QC_RECORD_L1)
-        return image->header.l1_off + qc_record_key(record) * 8;
+        return image->top.header.l1_off + qc_record_key(record) * 8;
     return record->place;
 }
 
@@ -50,7 +50,7 @@ static uint32_t lower_bound(const struct qc_image *image, enum qc_record_kind ki
 static void apply(struct qc_image *image, const struct qc_record *record, uint64_t window_off)
 {
     uint8_t *bytes = image->cache->staging;
-    unsigned order = image->header.refcount_order;
+    unsigned order = image->top.header.refcount_order;
     uint64_t block_counts = QC_U(1) << qc_block_reach_bits(image);
     uint64_t index = qc_record_key(record) & (block_counts - 1);
     uint64_t place = place_of(image, record);
@@ -96,7 +96,7 @@ static bool is_due(const struct qc_image *image, const struct qc_record *record)
 static void table_of(const struct qc_image *image, const struct qc_record *record,
                      struct qc_window *ret_window)
 {
-    const struct qc_header *header = &image->header;
+    const struct qc_header *header = &image->top.header;
     uint32_t grown = image->grown_reftable.clusters;
 
     switch (qc_record_kind(record)) {
@@ -118,7 +118,7 @@ static void table_of(const struct qc_image *image, const struct qc_record *recor
 
 qc_status qc_patch_tables(struct qc_image *image, enum qc_record_kind kind)
 {
-    uint64_t block_bytes = image->disk->block_bytes;
+    uint64_t block_bytes = image->top.disk->block_bytes;
     uint32_t end = lower_bound(image, (enum qc_record_kind)(kind + 1), 0);
 
     for (uint32_t i = lower_bound(image, kind, 0), next; i < end; i = next) {
@@ -174,8 +174,8 @@ qc_status qc_patch_new_table(struct qc_image *image, enum qc_record_kind kind, u
         if (off < base_bytes)
             base_len = (uint32_t)qc_min(window.len, base_bytes - off);
         if (base_len > 0)
-            status = image->disk->ops->read(image->disk, base_off + off, image->cache->staging,
-                                            base_len);
+            status = image->top.disk->ops->read(image->top.disk, base_off + off,
+                                                image->cache->staging, base_len);
         if (status != QC_OK)
             return qc_fail(&image->detail, status, "table at %x cannot be read", base_off + off);
         __builtin_memset(image->cache->staging + base_len, 0, window.len - base_len);
@@ -197,8 +197,8 @@ qc_status qc_patch_new_table(struct qc_image *image, enum qc_record_kind kind, u
 qc_status qc_patch_header(struct qc_image *image, uint32_t host_off, const uint8_t *bytes,
                           uint32_t bytes_count)
 {
-    struct qc_window window = {.table_bytes = image->header.cluster_bytes,
-                               .len = image->disk->block_bytes};
+    struct qc_window window = {.table_bytes = image->top.header.cluster_bytes,
+                               .len = image->top.disk->block_bytes};
     qc_status status = qc_window_load(image, &window);
 
     if (status != QC_OK)
@@ -218,7 +218,7 @@ qc_status qc_write_zeros(struct qc_image *image, uint64_t host_off, uint64_t len
 
         piece = qc_min(len, image->cache->staging_bytes);
         image->is_unflushed = true;
-        status = image->disk->ops->write(image->disk, host_off, zeros, piece);
+        status = image->top.disk->ops->write(image->top.disk, host_off, zeros, piece);
         if (status != QC_OK)
             return qc_fail(&image->detail, status, "data at %x cannot be written", host_off);
     }

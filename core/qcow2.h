@@ -25,34 +25,75 @@
 #include "disk.h"
 #include "epoch.h"
 #include "header.h"
+#include "packed.h"
 #include "status.h"
+
+/* An image and what lies below it, one below the other. */
+#define QC_LAYERS_MAX 8u
 
 /* Guest sizes are counted in units of this: a tail shorter than it is not shown, as QEMU does. */
 #define QC_SECTOR_BYTES 512u
 
 enum qc_extent_kind {
-    QC_EXTENT_UNALLOCATED, /* no cluster here: reads as zeros */
+    QC_EXTENT_UNALLOCATED, /* in no layer: reads as zeros */
     QC_EXTENT_ZERO,        /* reads as zeros whatever lies below, with or without a cluster kept */
     QC_EXTENT_DATA,        /* bytes at host_off */
+    QC_EXTENT_COMPRESSED,  /* part of one cluster, packed_bytes at host_off */
 };
 
 /* One run of the guest disk whose bytes come from one place. */
 struct qc_extent {
     enum qc_extent_kind kind;
-    uint64_t len;      /* bytes, at least 1 */
-    uint64_t host_off; /* QC_EXTENT_DATA only */
+    unsigned depth;        /* the layer that says so: 0 is the image itself */
+    uint64_t len;          /* bytes, at least 1 */
+    uint64_t host_off;     /* DATA, COMPRESSED: on that layer's disk */
+    uint32_t packed_bytes; /* COMPRESSED: as its entry says, up to a sector too many */
+};
+
+enum qc_format { QC_FORMAT_NONE, QC_FORMAT_RAW, QC_FORMAT_QCOW2 };
+
+/* A layer that an image asks for, and the answer. */
+struct qc_base {
+    unsigned depth;          /* which layer it will be; 1 lies right below the image */
+    const char *name;        /* as the layer above has it; terminated, any bytes */
+    enum qc_format format;   /* as the layer above has it; where it has NONE, to be set */
+    struct qc_disk *disk;    /* to be set: valid as long as the image is open; only read */
+    struct qc_detail detail; /* the reason where the answer is not QC_OK */
+};
+
+/*
+ * How a front end finds the layers below an image. The engine never follows a name itself: what a
+ * name may reach is the front end's policy (qc_name_check is the rule for names that are looked up
+ * as files). QC_REFUSED where policy forbids it.
+ */
+struct qc_bases {
+    qc_status (*find)(struct qc_bases *bases, struct qc_base *base);
 };
 
 struct qc_open_options {
-    bool readonly;      /* take no writes */
-    bool write_through; /* commit at the end of every write */
+    bool readonly;                /* take no writes */
+    bool write_through;           /* commit at the end of every write */
+    bool is_backing_off;          /* leave the layers below out; read-only then */
+    struct qc_bases *bases;       /* NULL: an image that needs a layer below is refused */
+    struct qc_unpacker *unpacker; /* NULL: compressed clusters cannot be read */
+};
+
+/* One layer of an image: a disk, and what its header says where it is a qcow2 image. */
+struct qc_layer {
+    struct qc_disk *disk;
+    struct qc_header header;
+    bool is_raw; /* the disk's bytes are the guest's: the header says nothing */
 };
 
 /* One opened image. Fixed size; its members belong to the engine. */
 struct qc_image {
-    struct qc_disk *disk;
+    union {
+        struct qc_layer top; /* the image itself, the only one that is ever written */
+        struct qc_layer layers[QC_LAYERS_MAX];
+    };
+    unsigned layers_count;
     struct qc_cache *cache;
-    struct qc_header header;
+    struct qc_unpacker *unpacker;
     struct qc_detail detail;
     struct qc_detail readonly_reason; /* "" while writes are taken */
     struct qc_epoch epoch;
@@ -73,9 +114,10 @@ struct qc_image {
 
 /*
  * Opens the image that starts at byte 0 of disk, with cache as its memory (qc_cache_init first; one
- * cache serves one image). QC_FOREIGN where no qcow2 header is, QC_IO, QC_CORRUPT, QC_UNSUPPORTED;
- * all but QC_FOREIGN leave a line in qc_detail. At most 64 reads are made before the answer, and no
- * write: an image that cannot take writes opens too, and qc_readonly_reason tells why.
+ * cache serves one image; one unpacker may serve many). QC_FOREIGN where no qcow2 header is, QC_IO,
+ * QC_CORRUPT, QC_UNSUPPORTED, QC_REFUSED; all but QC_FOREIGN leave a line in qc_detail. At most 64
+ * reads are made before the answer, and no write: an image that cannot take writes opens too, and
+ * qc_readonly_reason tells why.
  */
 qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk *disk,
                   const struct qc_open_options *options);
@@ -130,6 +172,13 @@ qc_status qc_settle(struct qc_image *image);
  */
 qc_status qc_map(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
                  struct qc_extent *ret_extent);
+
+/*
+ * The rule for names out of an image that are looked up as files: relative, below the image's own
+ * folder, nothing but a path. QC_REFUSED with the line "backing name refused: ..." in detail for an
+ * empty or absolute one, for any ':' (protocols, json:, drives) and for a part "..".
+ */
+qc_status qc_name_check(const char *name, struct qc_detail *detail);
 
 /* One sentence about the image's last error, or "". Valid until the next call on the image. */
 const char *qc_detail(const struct qc_image *image);

@@ -50,7 +50,13 @@
     SEED(first_cluster, "the allocator hands out cluster 0")                                       \
     SEED(no_guard, "data and allocations may land on tables (invariant 7)")                        \
     SEED(silent_flush, "a failed flush of the disk is taken for a good one")                       \
-    SEED(early_autoclear, "the first change does not wait for cleared autoclear bits")
+    SEED(early_autoclear, "the first change does not wait for cleared autoclear bits")             \
+    SEED(packed_zero_flag, "the flag reads-as-zeros is looked for before compressed")              \
+    SEED(packed_one_count, "a compressed cluster's counts are dropped in its first host cluster")  \
+    SEED(packed_in_place, "a compressed cluster is written in place")                              \
+    SEED(below_shows, "discarding leaves a hole through which a layer below shows")                \
+    SEED(no_copy_below, "a partial write does not copy what a layer below has")                    \
+    SEED(below_past_end, "behind the end of a shorter layer the one below it shows")
 
 #define QC_SEED_ENUM(name, what) QC_SEED_##name,
 enum qc_seed_number { QC_SEED_none, QC_SEEDS(QC_SEED_ENUM) QC_SEEDS_END };

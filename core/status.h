@@ -14,6 +14,7 @@ typedef enum qc_status {
     QC_IO,          /* the disk below failed */
     QC_CORRUPT,     /* the image breaks the format */
     QC_UNSUPPORTED, /* legal, but not implemented or over a named limit */
+    QC_REFUSED,     /* legal, but the front end's policy forbids it */
     QC_RANGE,       /* the request lies outside the guest disk */
     QC_READONLY,    /* the image does not take writes; qc_detail says why */
     QC_NOSPACE,     /* no cluster is free and the disk does not grow */

@@ -7,30 +7,33 @@
 
 #define ENTRY_BYTES 8u
 
-qc_status qc_table_slice(struct qc_image *image, uint64_t table_off, uint64_t table_bytes,
-                         uint64_t slice_off, enum qc_heat heat, const uint8_t **ret_slice)
+qc_status qc_table_slice(struct qc_image *image, unsigned depth, uint64_t table_off,
+                         uint64_t table_bytes, uint64_t slice_off, enum qc_heat heat,
+                         const uint8_t **ret_slice)
 {
+    struct qc_disk *disk = image->layers[depth].disk;
     uint64_t host_off = table_off + slice_off;
     uint64_t len = qc_min(QC_PAGE_BYTES, table_bytes - slice_off);
-    uint64_t block_bytes = image->disk->block_bytes;
+    uint64_t block_bytes = disk->block_bytes;
     qc_status status;
 
     /* Whole blocks where the disk has them: a table's odd tail would cost a bounce. */
-    len = qc_min((len + block_bytes - 1) & ~(block_bytes - 1), image->disk->size_bytes - host_off);
-    status = qc_cache_get(image->cache, image->disk, host_off, (uint32_t)len, heat, ret_slice);
+    len = qc_min((len + block_bytes - 1) & ~(block_bytes - 1), disk->size_bytes - host_off);
+    status = qc_cache_get(image->cache, disk, depth, host_off, (uint32_t)len, heat, ret_slice);
     if (status != QC_OK)
         return qc_fail(&image->detail, status, "table at %x cannot be read", host_off);
     return QC_OK;
 }
 
-qc_status qc_table_entries(struct qc_image *image, uint64_t table_off, uint64_t table_bytes,
-                           uint64_t entry_index, enum qc_heat heat, const uint8_t **ret_entries,
-                           uint32_t *ret_entries_count)
+qc_status qc_table_entries(struct qc_image *image, unsigned depth, uint64_t table_off,
+                           uint64_t table_bytes, uint64_t entry_index, enum qc_heat heat,
+                           const uint8_t **ret_entries, uint32_t *ret_entries_count)
 {
     uint64_t slice_off = entry_index * ENTRY_BYTES & ~QC_U(QC_PAGE_BYTES - 1);
     uint64_t in_slice = entry_index * ENTRY_BYTES - slice_off;
     const uint8_t *slice;
-    qc_status status = qc_table_slice(image, table_off, table_bytes, slice_off, heat, &slice);
+    qc_status status =
+        qc_table_slice(image, depth, table_off, table_bytes, slice_off, heat, &slice);
 
     if (status != QC_OK)
         return status;
@@ -44,31 +47,28 @@ void qc_table_forget(struct qc_image *image, uint64_t host_off)
 {
     if (QC_SEED(stale_table))
         return;
-    for (uint64_t off = 0; off < image->header.cluster_bytes; off += QC_PAGE_BYTES)
+    for (uint64_t off = 0; off < image->top.header.cluster_bytes; off += QC_PAGE_BYTES)
         qc_cache_forget(image->cache, host_off + off);
 }
 
-static uint64_t clusters_of(const struct qc_image *image, uint64_t bytes)
+bool qc_is_header_structure(const struct qc_image *image, unsigned depth, uint64_t cluster)
 {
-    return qc_units(bytes, image->header.cluster_bits);
-}
-
-bool qc_is_header_structure(const struct qc_image *image, uint64_t cluster)
-{
-    const struct qc_header *header = &image->header;
+    const struct qc_header *header = &image->layers[depth].header;
+    unsigned cluster_bits = header->cluster_bits;
+    bool is_top = depth == 0;
     const struct {
         uint64_t host_off, clusters;
     } parts[] = {
         {0, 1},
-        {header->l1_off, clusters_of(image, QC_U(header->l1_entries) * 8)},
+        {header->l1_off, qc_units(QC_U(header->l1_entries) * 8, cluster_bits)},
         {header->reftable_off, header->reftable_clusters},
-        {image->grown_reftable.host_off, image->grown_reftable.clusters},
+        {image->grown_reftable.host_off, is_top ? image->grown_reftable.clusters : 0},
         {header->snapshots_off,
-         clusters_of(image, QC_U(header->snapshots_count) * QC_SNAPSHOT_ENTRY_BYTES_MIN)},
+         qc_units(QC_U(header->snapshots_count) * QC_SNAPSHOT_ENTRY_BYTES_MIN, cluster_bits)},
     };
 
     for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        if (cluster - (parts[i].host_off >> header->cluster_bits) < parts[i].clusters)
+        if (cluster - (parts[i].host_off >> cluster_bits) < parts[i].clusters)
             return true;
     }
     return false;

@@ -13,23 +13,24 @@
 
 /*
  * The slice at slice_off (a multiple of QC_PAGE_BYTES) of the table at table_off, which has
- * table_bytes. Valid until the next call on the cache.
+ * table_bytes, of the layer at depth. Valid until the next call on the cache.
  */
-qc_status qc_table_slice(struct qc_image *image, uint64_t table_off, uint64_t table_bytes,
-                         uint64_t slice_off, enum qc_heat heat, const uint8_t **ret_slice);
+qc_status qc_table_slice(struct qc_image *image, unsigned depth, uint64_t table_off,
+                         uint64_t table_bytes, uint64_t slice_off, enum qc_heat heat,
+                         const uint8_t **ret_slice);
 
 /*
  * The 8-byte entry at entry_index of a table and, right behind it, those that lie in the same
  * slice. They are big endian still.
  */
-qc_status qc_table_entries(struct qc_image *image, uint64_t table_off, uint64_t table_bytes,
-                           uint64_t entry_index, enum qc_heat heat, const uint8_t **ret_entries,
-                           uint32_t *ret_entries_count);
+qc_status qc_table_entries(struct qc_image *image, unsigned depth, uint64_t table_off,
+                           uint64_t table_bytes, uint64_t entry_index, enum qc_heat heat,
+                           const uint8_t **ret_entries, uint32_t *ret_entries_count);
 
-/* Forgets every slice that starts in the cluster at host_off (rule R13). */
+/* Forgets every slice of the image itself that starts in the cluster at host_off (rule R13). */
 void qc_table_forget(struct qc_image *image, uint64_t host_off);
 
-/* Whether a host cluster belongs to a structure that the header names (invariant 7). */
-bool qc_is_header_structure(const struct qc_image *image, uint64_t cluster);
+/* Whether a host cluster belongs to a structure that the layer's header names (invariant 7). */
+bool qc_is_header_structure(const struct qc_image *image, unsigned depth, uint64_t cluster);
 
 #endif

@@ -34,14 +34,14 @@ qc_status qc_window_load(struct qc_image *image, const struct qc_window *window)
         uint64_t slice_len = qc_min(QC_PAGE_BYTES, window->table_bytes - off);
         qc_status status;
 
-        status = qc_table_slice(image, window->table_off, window->table_bytes, off, QC_HEAT_PASSING,
-                                &slice);
+        status = qc_table_slice(image, 0, window->table_off, window->table_bytes, off,
+                                QC_HEAT_PASSING, &slice);
         if (status != QC_OK)
             return status;
         /* The slice reaches to the end of its last block, where the disk does. */
-        slice_len =
-            (slice_len + image->disk->block_bytes - 1) & ~QC_U(image->disk->block_bytes - 1);
-        slice_len = qc_min(slice_len, image->disk->size_bytes - (window->table_off + off));
+        slice_len = (slice_len + image->top.disk->block_bytes - 1) &
+                    ~QC_U(image->top.disk->block_bytes - 1);
+        slice_len = qc_min(slice_len, image->top.disk->size_bytes - (window->table_off + off));
         overlap(window, off, slice_len, &in_window, &in_slice, &len);
         __builtin_memcpy(image->cache->staging + in_window, slice + in_slice, len);
     }
@@ -53,8 +53,8 @@ qc_status qc_window_store(struct qc_image *image, const struct qc_window *window
     uint64_t first = (window->host_off - window->table_off) & ~QC_U(QC_PAGE_BYTES - 1);
     uint64_t end = window->host_off + window->len - window->table_off;
     uint32_t in_window, in_slice, len;
-    qc_status status =
-        image->disk->ops->write(image->disk, window->host_off, image->cache->staging, window->len);
+    qc_status status = image->top.disk->ops->write(image->top.disk, window->host_off,
+                                                   image->cache->staging, window->len);
 
     image->is_unflushed = true;
     for (uint64_t off = first; off < end; off += QC_PAGE_BYTES) {

@@ -29,13 +29,13 @@ struct piece {
 
 static uint64_t in_cluster_of(const struct qc_image *image, uint64_t guest_off)
 {
-    return guest_off & (image->header.cluster_bytes - 1);
+    return guest_off & (image->top.header.cluster_bytes - 1);
 }
 
 static qc_status write_data(struct qc_image *image, uint64_t host_off, const void *buf,
                             uint64_t len)
 {
-    qc_status status = image->disk->ops->write(image->disk, host_off, buf, len);
+    qc_status status = image->top.disk->ops->write(image->top.disk, host_off, buf, len);
 
     image->is_unflushed = true;
     if (status != QC_OK)
@@ -55,7 +55,7 @@ static void note_written(struct qc_record *record, uint64_t from, uint64_t to)
 static struct qc_record *fresh_record(struct qc_image *image, uint64_t guest_off)
 {
     struct qc_record *record =
-        qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, guest_off >> image->header.cluster_bits);
+        qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, guest_off >> image->top.header.cluster_bits);
 
     return record != NULL && (record->flags & QC_RECORD_FRESH) ? record : NULL;
 }
@@ -66,7 +66,8 @@ static qc_status fill_gap(struct qc_image *image, uint64_t guest_off, uint64_t l
     struct qc_record *record = fresh_record(image, guest_off);
     uint64_t in_cluster = in_cluster_of(image, guest_off);
     uint64_t start = in_cluster / QC_SECTOR_BYTES;
-    uint64_t end = start + qc_min(len, image->header.cluster_bytes - in_cluster) / QC_SECTOR_BYTES;
+    uint64_t end =
+        start + qc_min(len, image->top.header.cluster_bytes - in_cluster) / QC_SECTOR_BYTES;
     uint64_t gap_from, gap_to;
     qc_status status = QC_OK;
 
@@ -97,7 +98,7 @@ static void note_piece(struct qc_image *image, const struct piece *piece)
         uint64_t in_cluster = in_cluster_of(image, piece->guest_off + done);
         struct qc_record *record = fresh_record(image, piece->guest_off + done);
 
-        part = qc_min(piece->len - done, image->header.cluster_bytes - in_cluster);
+        part = qc_min(piece->len - done, image->top.header.cluster_bytes - in_cluster);
         if (record != NULL)
             note_written(record, in_cluster / QC_SECTOR_BYTES,
                          (in_cluster + part) / QC_SECTOR_BYTES);
@@ -108,7 +109,7 @@ static void note_piece(struct qc_image *image, const struct piece *piece)
 static qc_status write_in_place(struct qc_image *image, struct piece *piece,
                                 const struct qc_cluster *first)
 {
-    uint64_t cluster_bytes = image->header.cluster_bytes;
+    uint64_t cluster_bytes = image->top.header.cluster_bytes;
     uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
     uint64_t len = qc_min(piece->len, cluster_bytes - in_cluster);
     uint64_t last_off;
@@ -143,8 +144,9 @@ static void drop_kept(struct qc_image *image, const struct qc_cluster *cluster)
 {
     uint64_t count;
 
-    if (qc_count_prepare(image, cluster->host_off >> image->header.cluster_bits, &count) == QC_OK)
-        qc_count_drop(image, cluster->host_off >> image->header.cluster_bits);
+    if (qc_count_prepare(image, cluster->host_off >> image->top.header.cluster_bits, &count) ==
+        QC_OK)
+        qc_count_drop(image, cluster->host_off >> image->top.header.cluster_bits);
 }
 
 /* Writes into the cluster that a "reads as zeros" entry keeps. */
@@ -155,7 +157,7 @@ static qc_status write_kept(struct qc_image *image, struct piece *piece)
     struct qc_record *record;
     qc_status status = qc_step_begin(image, 1, false);
 
-    piece->len = qc_min(piece->len, image->header.cluster_bytes - in_cluster);
+    piece->len = qc_min(piece->len, image->top.header.cluster_bytes - in_cluster);
     if (status == QC_OK)
         status = qc_cluster_look(image, piece->guest_off, &cluster);
     if (status == QC_OK) {
@@ -167,7 +169,7 @@ static qc_status write_kept(struct qc_image *image, struct piece *piece)
         return status;
     qc_set_entry(image, piece->guest_off, cluster.host_off | QC_ENTRY_COPIED);
     record = qc_epoch_find(&image->epoch, QC_RECORD_ENTRY,
-                           piece->guest_off >> image->header.cluster_bits);
+                           piece->guest_off >> image->top.header.cluster_bits);
     record->flags = QC_RECORD_FRESH;
     record->u.written.from = record->u.written.to = 0;
     note_piece(image, piece);
@@ -193,55 +195,90 @@ static qc_status copy_guest(struct qc_image *image, uint64_t guest_off, uint64_t
     return QC_OK;
 }
 
-/* Whether a cluster's old bytes must be kept around a partial write: they are not known zeros. */
-static bool is_copied(const struct qc_cluster *old)
+/* What a piece leaves of the clusters at its ends, as far as the guest disk reaches. */
+struct rest {
+    uint64_t head, tail; /* bytes before and behind the piece */
+    bool is_head_copied, is_tail_copied;
+};
+
+/* Whether guest bytes around a write must be copied: nothing says that they are zeros (rule R1). */
+static qc_status find_copied(struct qc_image *image, uint64_t guest_off, uint64_t len,
+                             bool *ret_is_copied)
 {
-    return old->host_off != 0 && !(old->entry & QC_ENTRY_ZERO) && !QC_SEED(no_copy);
+    struct qc_extent run;
+    qc_status status;
+
+    *ret_is_copied = false;
+    if (len == 0 || QC_SEED(no_copy))
+        return QC_OK;
+    status = qc_map_run(image, guest_off, len, &run);
+    if (status != QC_OK)
+        return status;
+    if (run.depth > 0 && QC_SEED(no_copy_below))
+        return QC_OK;
+    /* A part that is zeros before one that is not is copied with it. */
+    *ret_is_copied =
+        run.len < len || run.kind == QC_EXTENT_DATA || run.kind == QC_EXTENT_COMPRESSED;
+    return QC_OK;
+}
+
+static qc_status find_rest(struct qc_image *image, const struct piece *piece, struct rest *ret_rest)
+{
+    uint64_t end = piece->guest_off + piece->len;
+    struct rest rest = {.head = in_cluster_of(image, piece->guest_off)};
+    qc_status status =
+        find_copied(image, piece->guest_off - rest.head, rest.head, &rest.is_head_copied);
+
+    rest.tail = qc_min(-end & (image->top.header.cluster_bytes - 1), qc_size(image) - end);
+    if (status == QC_OK)
+        status = find_copied(image, end, rest.tail, &rest.is_tail_copied);
+    *ret_rest = rest;
+    return status;
 }
 
 /* Puts one cluster together from its old bytes and the new ones, and writes it with one request. */
 static qc_status write_composed(struct qc_image *image, const struct piece *piece,
-                                uint64_t host_off)
+                                const struct rest *rest, uint64_t host_off)
 {
-    uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
     uint8_t *staging = image->cache->staging;
-    uint32_t cluster_bytes = image->header.cluster_bytes;
-    qc_status status = qc_read_runs(image, piece->guest_off - in_cluster, staging, cluster_bytes);
+    uint64_t head = rest->is_head_copied ? rest->head : 0;
+    uint64_t tail = rest->is_tail_copied ? rest->tail : 0;
+    uint64_t end = piece->guest_off + piece->len;
+    qc_status status = qc_read_runs(image, piece->guest_off - head, staging, head);
 
+    if (status == QC_OK)
+        status = qc_read_runs(image, end, staging + head + piece->len, tail);
     if (status != QC_OK)
         return status;
-    __builtin_memcpy(staging + in_cluster, piece->buf, piece->len);
-    return write_data(image, host_off, staging, cluster_bytes);
+    __builtin_memcpy(staging + head, piece->buf, piece->len);
+    return write_data(image, host_off + rest->head - head, staging, head + piece->len + tail);
 }
 
 /* Writes a piece to the clusters taken for it, and what must be copied before and behind it. */
-static qc_status write_taken(struct qc_image *image, const struct piece *piece, uint64_t host_off,
-                             bool is_head_copied, bool is_tail_copied)
+static qc_status write_taken(struct qc_image *image, const struct piece *piece,
+                             const struct rest *rest, uint64_t host_off)
 {
-    uint64_t cluster_bytes = image->header.cluster_bytes;
-    uint64_t head = in_cluster_of(image, piece->guest_off);
     uint64_t end = piece->guest_off + piece->len;
-    uint64_t tail = -end & (cluster_bytes - 1);
     qc_status status = QC_OK;
 
-    if ((is_head_copied || is_tail_copied) && head + piece->len + tail == cluster_bytes &&
-        cluster_bytes <= image->cache->staging_bytes)
-        return write_composed(image, piece, host_off);
-    if (is_head_copied)
-        status = copy_guest(image, piece->guest_off - head, head, host_off);
-    if (status == QC_OK && is_tail_copied)
-        status = copy_guest(image, end, tail, host_off + head + piece->len);
+    if ((rest->is_head_copied || rest->is_tail_copied) &&
+        rest->head + piece->len + rest->tail <= image->cache->staging_bytes)
+        return write_composed(image, piece, rest, host_off);
+    if (rest->is_head_copied)
+        status = copy_guest(image, piece->guest_off - rest->head, rest->head, host_off);
+    if (status == QC_OK && rest->is_tail_copied)
+        status = copy_guest(image, end, rest->tail, host_off + rest->head + piece->len);
     if (status == QC_OK)
-        status = write_data(image, host_off + head, piece->buf, piece->len);
+        status = write_data(image, host_off + rest->head, piece->buf, piece->len);
     return status;
 }
 
 /* How many clusters of the piece from the first on need a new one, in one L2 table and one step. */
 static uint64_t count_new(struct qc_image *image, const struct piece *piece)
 {
-    unsigned cluster_bits = image->header.cluster_bits;
+    unsigned cluster_bits = image->top.header.cluster_bits;
     uint64_t first = piece->guest_off >> cluster_bits;
-    uint64_t l2_end = (first | (image->header.cluster_bytes / 8 - 1)) + 1;
+    uint64_t l2_end = (first | (image->top.header.cluster_bytes / 8 - 1)) + 1;
     uint64_t end = qc_units(piece->guest_off + piece->len, cluster_bits);
     uint64_t count = 1;
 
@@ -259,45 +296,65 @@ static uint64_t count_new(struct qc_image *image, const struct piece *piece)
     return count;
 }
 
+static bool is_held(const struct qc_cluster *cluster, uint64_t host_cluster)
+{
+    return host_cluster - cluster->held_first < cluster->held_count;
+}
+
+/*
+ * Entries of a damaged image may name one host cluster together more often than its count says;
+ * olds[last] is the newest of them. Compressed clusters share host clusters and are counted alike.
+ */
+static qc_status check_shared(struct qc_image *image, const struct qc_cluster *olds, uint64_t last)
+{
+    for (uint32_t i = 0; i < olds[last].held_count; i++) {
+        uint64_t host_cluster = olds[last].held_first + i, count;
+        qc_status status = qc_count_get(image, host_cluster, &count);
+
+        for (uint64_t k = 0; status == QC_OK && k <= last; k++) {
+            if (is_held(&olds[k], host_cluster) && count-- == 0)
+                status = qc_fail(&image->detail, QC_CORRUPT, "refcount out of range at %x",
+                                 host_cluster << image->top.header.cluster_bits);
+        }
+        if (status != QC_OK)
+            return status;
+    }
+    return QC_OK;
+}
+
 /* What the guest clusters keep until now, and all the reads that dropping it will need. */
 static qc_status prepare_olds(struct qc_image *image, uint64_t guest_off, uint64_t count,
                               struct qc_cluster *olds)
 {
-    uint64_t cluster_bytes = image->header.cluster_bytes;
+    uint64_t cluster_bytes = image->top.header.cluster_bytes;
 
     for (uint64_t i = 0; i < count; i++) {
-        uint64_t old_count;
         qc_status status = qc_cluster_look(image, guest_off + i * cluster_bytes, &olds[i]);
 
-        if (status == QC_OK && olds[i].host_off != 0)
-            status = qc_count_prepare(image, olds[i].host_off / cluster_bytes, &old_count);
+        if (status == QC_OK)
+            status = qc_cluster_prepare(image, &olds[i]);
+        if (status == QC_OK)
+            status = check_shared(image, olds, i);
         if (status != QC_OK)
             return status;
-        /* Entries of a damaged image may name one cluster together, and more often than its count.
-         */
-        for (uint64_t k = 0; k <= i && olds[i].host_off != 0; k++) {
-            if (olds[k].host_off == olds[i].host_off && old_count-- == 0)
-                return qc_fail(&image->detail, QC_CORRUPT, "refcount out of range at %x",
-                               olds[i].host_off);
-        }
     }
     return QC_OK;
 }
 
 static void drop_olds(struct qc_image *image, uint64_t count, const struct qc_cluster *olds)
 {
-    for (uint64_t i = 0; i < count; i++) {
-        if (olds[i].host_off != 0)
-            qc_count_drop(image, olds[i].host_off >> image->header.cluster_bits);
-    }
+    for (uint64_t i = 0; i < count; i++)
+        qc_cluster_drop(image, &olds[i]);
 }
 
 /* Publishes clusters that hold the piece: entries first, then the old references (rule R8). */
-static void record_taken(struct qc_image *image, const struct piece *piece, uint64_t first,
-                         uint64_t count, const struct qc_cluster *olds, uint32_t flags)
+static void record_taken(struct qc_image *image, const struct piece *piece, const struct rest *rest,
+                         uint64_t first, uint64_t count, const struct qc_cluster *olds,
+                         uint32_t flags)
 {
-    unsigned cluster_bits = image->header.cluster_bits;
+    unsigned cluster_bits = image->top.header.cluster_bits;
     uint64_t guest_first = piece->guest_off >> cluster_bits;
+    struct piece whole = *piece;
 
     if (QC_SEED(mid_commit)) {
         drop_olds(image, count, olds);
@@ -311,10 +368,14 @@ static void record_taken(struct qc_image *image, const struct piece *piece, uint
         record = qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, guest_first + i);
         record->flags = flags & 0xff;
         record->u.written.from = record->u.written.to = 0;
-        if (is_copied(&olds[i]))
-            note_written(record, 0, image->header.cluster_bytes / QC_SECTOR_BYTES);
     }
-    note_piece(image, piece);
+    if (rest->is_head_copied) {
+        whole.guest_off -= rest->head;
+        whole.len += rest->head;
+    }
+    if (rest->is_tail_copied)
+        whole.len += rest->tail;
+    note_piece(image, &whole);
     if (!QC_SEED(mid_commit))
         drop_olds(image, count, olds);
 }
@@ -325,59 +386,66 @@ static qc_status copy_late(struct qc_image *image, const struct piece *piece, ui
 {
     uint32_t head = (uint32_t)in_cluster_of(image, piece->guest_off);
     uint32_t end = (uint32_t)(head + piece->len);
-    uint32_t tail = image->header.cluster_bytes - end;
+    uint32_t tail = image->top.header.cluster_bytes - end;
     uint8_t *staging = image->cache->staging;
     qc_status status = qc_commit(image);
 
     if (status == QC_OK && head > 0)
-        status = image->disk->ops->read(image->disk, old->host_off, staging, head);
+        status = image->top.disk->ops->read(image->top.disk, old->host_off, staging, head);
     if (status == QC_OK && head > 0)
         status = write_data(image, host_off, staging, head);
     if (status == QC_OK && tail > 0)
-        status = image->disk->ops->read(image->disk, old->host_off + end, staging, tail);
+        status = image->top.disk->ops->read(image->top.disk, old->host_off + end, staging, tail);
     return status == QC_OK && tail > 0 ? write_data(image, host_off + end, staging, tail) : status;
+}
+
+/* A write that fails gives back what it took, through quarantine (rule R11). */
+static void give_back(struct qc_image *image, uint64_t first, uint64_t count,
+                      const struct qc_cluster *olds)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        if (QC_SEED(free_named) && olds[i].host_off != 0)
+            qc_count_drop(image, olds[i].host_off >> image->top.header.cluster_bits);
+        qc_count_drop(image, first + i);
+    }
 }
 
 static qc_status write_new(struct qc_image *image, struct piece *piece)
 {
     struct qc_cluster olds[QC_STEP_CLUSTERS_MAX];
-    uint64_t cluster_bytes = image->header.cluster_bytes;
+    uint64_t cluster_bytes = image->top.header.cluster_bytes;
     uint64_t head = in_cluster_of(image, piece->guest_off);
-    uint64_t wanted, first, count, tail;
-    bool is_clean;
+    uint64_t wanted, first, count;
+    struct rest rest;
+    bool is_clean, is_late = false;
     qc_status status = qc_own_l2(image, piece->guest_off);
 
     if (status != QC_OK)
         return status;
     wanted = count_new(image, piece);
-    status = qc_step_begin(image, (uint32_t)(3 * wanted), true);
+    status = qc_step_begin(image, (uint32_t)((2 + QC_HELD_CLUSTERS_MAX) * wanted), true);
     if (status == QC_OK)
         status = qc_alloc_take(image, wanted, &first, &count, &is_clean);
     if (status != QC_OK)
         return status;
     piece->len = qc_min(piece->len, count * cluster_bytes - head);
-    tail = -(piece->guest_off + piece->len) & (cluster_bytes - 1);
     status = prepare_olds(image, piece->guest_off - head, count, olds);
     if (status == QC_OK)
-        status = write_taken(image, piece, first * cluster_bytes,
-                             head > 0 && is_copied(&olds[0]) && !QC_SEED(late_copy),
-                             tail > 0 && is_copied(&olds[count - 1]) && !QC_SEED(late_copy));
-    if (QC_SEED(late_copy) && status == QC_OK && count == 1 && is_copied(&olds[0])) {
-        record_taken(image, piece, first, count, olds, 0);
-        return copy_late(image, piece, first * cluster_bytes, &olds[0]);
+        status = find_rest(image, piece, &rest);
+    if (QC_SEED(late_copy) && status == QC_OK && count == 1 && olds[0].host_off != 0) {
+        is_late = rest.is_head_copied || rest.is_tail_copied;
+        rest.is_head_copied = rest.is_tail_copied = false;
     }
+    if (status == QC_OK)
+        status = write_taken(image, piece, &rest, first * cluster_bytes);
     if (status == QC_OK) {
-        record_taken(image, piece, first, count, olds,
-                     QC_RECORD_FRESH | (is_clean ? QC_RECORD_CLEAN : 0));
-        return QC_OK;
+        record_taken(image, piece, &rest, first, count, olds,
+                     is_late ? 0 : QC_RECORD_FRESH | (is_clean ? QC_RECORD_CLEAN : 0));
+        return is_late ? copy_late(image, piece, first * cluster_bytes, &olds[0]) : QC_OK;
     }
     if (QC_SEED(double_alloc))
-        record_taken(image, piece, first, count, olds, QC_RECORD_FRESH);
-    for (uint64_t i = 0; i < count; i++) {
-        if (QC_SEED(free_named) && olds[i].host_off != 0)
-            qc_count_drop(image, olds[i].host_off / cluster_bytes);
-        qc_count_drop(image, first + i);
-    }
+        record_taken(image, piece, &rest, first, count, olds, QC_RECORD_FRESH);
+    give_back(image, first, count, olds);
     return status;
 }
 

@@ -5,7 +5,10 @@
  */
 #include "support.h"
 
-#define COPIED (UINT64_C(1) << 63)
+#include "../../core/bytes.h"
+
+#define COPIED          (UINT64_C(1) << 63)
+#define V3_HEADER_BYTES 112u
 
 static qc_status mem_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
 {
@@ -28,6 +31,7 @@ static qc_status mem_write(struct qc_disk *disk, uint64_t host_off, const void *
 {
     struct mem_disk *mem = (struct mem_disk *)disk;
 
+    assert_false(disk->readonly);
     assert_true(len > 0);
     assert_true(host_off <= disk->size_bytes && len <= disk->size_bytes - host_off);
     mem->writes_count++;
@@ -42,6 +46,7 @@ static qc_status mem_flush(struct qc_disk *disk)
 {
     struct mem_disk *mem = (struct mem_disk *)disk;
 
+    assert_false(disk->readonly);
     mem->flushes_count++;
     return mem->flushes_count == mem->fail_flush_at ? QC_IO : QC_OK;
 }
@@ -50,6 +55,7 @@ static qc_status mem_grow(struct qc_disk *disk, uint64_t size_bytes)
 {
     struct mem_disk *mem = (struct mem_disk *)disk;
 
+    assert_false(disk->readonly);
     assert_true(size_bytes > disk->size_bytes);
     if (size_bytes > MEM_DISK_BYTES || mem->is_full)
         return QC_NOSPACE;
@@ -62,6 +68,7 @@ static void mem_trim(struct qc_disk *disk, uint64_t host_off, uint64_t len)
 {
     struct mem_disk *mem = (struct mem_disk *)disk;
 
+    assert_false(disk->readonly);
     assert_true(host_off <= disk->size_bytes && len <= disk->size_bytes - host_off);
     mem->trims_count++;
     memset(mem->bytes + host_off, 0xee, len);
@@ -93,20 +100,24 @@ uint8_t pattern_at(uint64_t host_off)
     return (uint8_t)(host_off * 7 + (host_off >> 9) * 13 + (host_off >> 16) * 31 + 1);
 }
 
-void rig_build(struct rig *rig, uint32_t version, unsigned cluster_bits, uint64_t guest_bytes,
-               unsigned data_clusters)
+static uint64_t cluster_bytes_of(const struct mem_disk *mem)
+{
+    return UINT64_C(1) << mem->bytes[23];
+}
+
+void image_build(struct mem_disk *mem, uint32_t version, unsigned cluster_bits,
+                 uint64_t guest_bytes, unsigned data_clusters)
 {
     uint64_t cluster = UINT64_C(1) << cluster_bits;
-    uint8_t *bytes = rig->disk.bytes;
+    uint8_t *bytes = mem->bytes;
     uint64_t reach = cluster * (cluster / 8);
 
-    memset(rig, 0, sizeof(*rig));
-    rig->cluster_bytes = cluster;
-    rig->disk.disk.ops = &mem_ops;
-    rig->disk.disk.block_bytes = 512;
-    rig->disk.disk.size_bytes = cluster * (AT_DATA + data_clusters);
-    assert_true(rig->disk.disk.size_bytes <= MEM_DISK_BYTES);
-    for (uint64_t off = cluster * AT_DATA; off < rig->disk.disk.size_bytes; off++)
+    memset(bytes, 0, cluster * AT_DATA);
+    mem->disk.ops = &mem_ops;
+    mem->disk.block_bytes = 512;
+    mem->disk.size_bytes = cluster * (AT_DATA + data_clusters);
+    assert_true(mem->disk.size_bytes <= MEM_DISK_BYTES);
+    for (uint64_t off = cluster * AT_DATA; off < mem->disk.size_bytes; off++)
         bytes[off] = pattern_at(off);
 
     memcpy(bytes, "QFI\xfb", 4);
@@ -119,7 +130,7 @@ void rig_build(struct rig *rig, uint32_t version, unsigned cluster_bits, uint64_
     put_be32(bytes + 56, 1);
     if (version >= 3) {
         put_be32(bytes + 96, 4);
-        put_be32(bytes + 100, 112);
+        put_be32(bytes + 100, V3_HEADER_BYTES);
     }
     put_be64(bytes + cluster * AT_REFTABLE, cluster * AT_REFBLOCK);
     for (unsigned i = 0; i < AT_DATA + data_clusters && i < cluster / 2; i++)
@@ -127,9 +138,87 @@ void rig_build(struct rig *rig, uint32_t version, unsigned cluster_bits, uint64_
     put_be64(bytes + cluster * AT_L1, cluster * AT_L2 | COPIED);
 }
 
+void image_set_l2(struct mem_disk *mem, uint64_t entry_index, uint64_t entry)
+{
+    put_be64(mem->bytes + cluster_bytes_of(mem) * AT_L2 + entry_index * 8, entry);
+}
+
+uint64_t image_l2(const struct mem_disk *mem, uint64_t entry_index)
+{
+    return qc_be64(mem->bytes + cluster_bytes_of(mem) * AT_L2 + entry_index * 8);
+}
+
+static size_t count_at(const struct mem_disk *mem, uint64_t host_off)
+{
+    return cluster_bytes_of(mem) * AT_REFBLOCK + host_off / cluster_bytes_of(mem) * 2;
+}
+
+unsigned image_count(const struct mem_disk *mem, uint64_t host_off)
+{
+    const uint8_t *bytes = mem->bytes + count_at(mem, host_off);
+
+    return bytes[0] << 8 | bytes[1];
+}
+
+void image_set_count(struct mem_disk *mem, uint64_t host_off, unsigned count)
+{
+    mem->bytes[count_at(mem, host_off)] = (uint8_t)(count >> 8);
+    mem->bytes[count_at(mem, host_off) + 1] = (uint8_t)count;
+}
+
+/* One header extension, the end of extensions, and the name behind it. */
+void image_set_below(struct mem_disk *mem, const char *name, const char *format)
+{
+    uint32_t version = mem->bytes[7];
+    uint8_t *extension = mem->bytes + (version >= 3 ? V3_HEADER_BYTES : QC_HEADER_V2_BYTES);
+    uint8_t *end = extension;
+
+    if (format[0] != '\0') {
+        put_be32(extension, 0xe2792acau);
+        put_be32(extension + 4, (uint32_t)strlen(format));
+        memcpy(extension + 8, format, strlen(format));
+        end = extension + 8 + (strlen(format) + 7) / 8 * 8;
+    }
+    memset(end, 0, 8);
+    memcpy(end + 8, name, strlen(name));
+    put_be64(mem->bytes + 8, (uint64_t)(end + 8 - mem->bytes));
+    put_be32(mem->bytes + 16, (uint32_t)strlen(name));
+}
+
+static qc_status find_layer(struct qc_bases *bases, struct qc_base *base)
+{
+    struct mem_layers *layers = (struct mem_layers *)bases;
+    unsigned i = base->depth;
+
+    assert_in_range(i, 1, QC_LAYERS_MAX - 1);
+    layers->asked_count++;
+    layers->asked_formats[i] = base->format;
+    snprintf(layers->names[i], sizeof(layers->names[i]), "%s", base->name);
+    if (layers->answers[i] != QC_OK)
+        return qc_fail(&base->detail, layers->answers[i], "not here");
+    if (layers->formats[i] != QC_FORMAT_NONE)
+        base->format = layers->formats[i];
+    base->disk = &layers->disks[i]->disk;
+    return QC_OK;
+}
+
+void layers_init(struct mem_layers *layers)
+{
+    memset(layers, 0, sizeof(*layers));
+    layers->bases.find = find_layer;
+}
+
+void rig_build(struct rig *rig, uint32_t version, unsigned cluster_bits, uint64_t guest_bytes,
+               unsigned data_clusters)
+{
+    memset(rig, 0, sizeof(*rig));
+    rig->cluster_bytes = UINT64_C(1) << cluster_bits;
+    image_build(&rig->disk, version, cluster_bits, guest_bytes, data_clusters);
+}
+
 void rig_set_l2(struct rig *rig, uint64_t entry_index, uint64_t entry)
 {
-    put_be64(rig->disk.bytes + rig->cluster_bytes * AT_L2 + entry_index * 8, entry);
+    image_set_l2(&rig->disk, entry_index, entry);
 }
 
 uint64_t rig_data_off(const struct rig *rig, unsigned data_cluster)

@@ -37,6 +37,17 @@ struct mem_disk {
     bool is_full; /* it does not grow any more */
 };
 
+/* What lies below an image, handed out by depth; more than can be opened fit. */
+struct mem_layers {
+    struct qc_bases bases; /* first, so that a finder's pointer is its mem_layers' */
+    struct mem_disk *disks[QC_LAYERS_MAX];
+    enum qc_format formats[QC_LAYERS_MAX]; /* NONE: left as the layer above says */
+    qc_status answers[QC_LAYERS_MAX];      /* other than QC_OK: refused with the line "not here" */
+    char names[QC_LAYERS_MAX][QC_BACKING_NAME_BYTES_MAX + 1]; /* as they were asked for */
+    enum qc_format asked_formats[QC_LAYERS_MAX];
+    unsigned asked_count;
+};
+
 struct rig {
     struct mem_disk disk;
     struct qc_cache cache;
@@ -48,6 +59,23 @@ struct rig {
 
 void put_be32(uint8_t *bytes, uint32_t value);
 void put_be64(uint8_t *bytes, uint64_t value);
+
+/*
+ * The image that rig_build describes, on any disk in memory, which it makes one that grows. Counts
+ * are there for as many clusters as one refcount block has room for.
+ */
+void image_build(struct mem_disk *mem, uint32_t version, unsigned cluster_bits,
+                 uint64_t guest_bytes, unsigned data_clusters);
+void image_set_l2(struct mem_disk *mem, uint64_t entry_index, uint64_t entry);
+uint64_t image_l2(const struct mem_disk *mem, uint64_t entry_index);
+unsigned image_count(const struct mem_disk *mem, uint64_t host_off);
+void image_set_count(struct mem_disk *mem, uint64_t host_off, unsigned count);
+
+/* Says what lies below; format "" leaves it unsaid. */
+void image_set_below(struct mem_disk *mem, const char *name, const char *format);
+
+/* The finder that options.bases wants, with nothing to hand out yet. */
+void layers_init(struct mem_layers *layers);
 
 /*
  * A v2 or v3 image of guest_bytes: empty L2 table for the first L1 entry, the disk cut right behind

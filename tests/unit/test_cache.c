@@ -37,7 +37,8 @@ static void get(struct qc_cache *cache, struct endless *endless, uint64_t page, 
 {
     const uint8_t *slice;
 
-    assert_int_equal(qc_cache_get(cache, &endless->disk, page * 4096, 4096, heat, &slice), QC_OK);
+    assert_int_equal(qc_cache_get(cache, &endless->disk, 0, page * 4096, 4096, heat, &slice),
+                     QC_OK);
     for (unsigned i = 0; i < 4096; i += 511)
         assert_int_equal(slice[i], pattern_at(page * 4096 + i));
 }
@@ -125,7 +126,7 @@ static void failed_read_is_not_kept(void **state)
     for (unsigned i = 0; i < 100; i++) {
         endless.is_failing = true;
         assert_int_equal(
-            qc_cache_get(&cache, &endless.disk, i * 4096, 4096, QC_HEAT_PASSING, &slice), QC_IO);
+            qc_cache_get(&cache, &endless.disk, 0, i * 4096, 4096, QC_HEAT_PASSING, &slice), QC_IO);
         assert_ptr_equal(slice, pool); /* set only on success */
         check_lists(&cache);
         endless.is_failing = false;
@@ -133,7 +134,7 @@ static void failed_read_is_not_kept(void **state)
             get(&cache, &endless, i, QC_HEAT_PASSING);
     }
     endless.is_failing = true;
-    assert_int_equal(qc_cache_get(&cache, &endless.disk, 99 * 4096, 4096, QC_HEAT_TOP, &slice),
+    assert_int_equal(qc_cache_get(&cache, &endless.disk, 0, 99 * 4096, 4096, QC_HEAT_TOP, &slice),
                      QC_OK);
 }
 
@@ -145,12 +146,12 @@ static void longer_slice_at_the_same_place_is_read_again(void **state)
 
     (void)state;
     begin(&endless, &cache, QC_POOL_BYTES_MIN);
-    assert_int_equal(qc_cache_get(&cache, &endless.disk, 4096, 512, QC_HEAT_PASSING, &slice),
+    assert_int_equal(qc_cache_get(&cache, &endless.disk, 0, 4096, 512, QC_HEAT_PASSING, &slice),
                      QC_OK);
     get(&cache, &endless, 1, QC_HEAT_PASSING);
     assert_int_equal(endless.reads_count, 2);
     endless.is_failing = true;
-    assert_int_equal(qc_cache_get(&cache, &endless.disk, 4096, 512, QC_HEAT_PASSING, &slice),
+    assert_int_equal(qc_cache_get(&cache, &endless.disk, 0, 4096, 512, QC_HEAT_PASSING, &slice),
                      QC_OK);
 }
 
@@ -206,7 +207,7 @@ static void lists_stay_whole_under_random_calls(void **state)
     for (unsigned i = 0; i < 200000; i++) {
         seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407u;
         endless.is_failing = (seed >> 60) == 0;
-        if (qc_cache_get(&cache, &endless.disk, (seed >> 33) % 97 * 4096, 4096,
+        if (qc_cache_get(&cache, &endless.disk, 0, (seed >> 33) % 97 * 4096, 4096,
                          (seed >> 50) % 5 ? QC_HEAT_PASSING : QC_HEAT_TOP, &slice) == QC_OK)
             assert_int_equal(slice[1], pattern_at((seed >> 33) % 97 * 4096 + 1));
         if (i % 64 == 0)
