@@ -10,6 +10,8 @@ BUILD  ?= build
 SEEDED ?=
 # Memory for metadata of one attached image, in KiB.
 CACHE_KIB ?= 1280
+# Sources of the decoders; they do not depend on what is built, so every BUILD shares them.
+THIRD_PARTY ?= build/third-party
 
 PYTHON ?= /usr/bin/python3
 CC     := clang
@@ -27,18 +29,27 @@ WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -W
         -Wcast-align -Wundef -Werror
 SEED := $(if $(SEEDED),-DQC_SEEDED=$(SEEDED))
 
+# The decoders: not our code, so no warnings, and what is not called is left out by the linker.
+INFLATE := $(THIRD_PARTY)/zlib
+ZSTD    := $(THIRD_PARTY)/zstd
+DECODER_HEADERS := -isystem $(INFLATE) -isystem $(ZSTD)/lib
+DECODER_CFLAGS  := -w -ffreestanding -ffunction-sections -include core/shims.h $(DECODER_HEADERS)
+
 # -fno-ms-extensions: without it gnu-efi defines __attribute__ away for this target.
-EFI_CFLAGS := -target x86_64-unknown-windows -std=c11 -ffreestanding -fno-ms-extensions \
-              -DGNU_EFI_USE_MS_ABI -fshort-wchar -fno-stack-protector -fno-strict-aliasing \
-              -mno-red-zone -mgeneral-regs-only -O2 -Wframe-larger-than=1024 -fstack-usage \
+EFI_TARGET := -target x86_64-unknown-windows -std=c11 -ffreestanding -fno-ms-extensions \
+              -fshort-wchar -fno-stack-protector -fno-strict-aliasing \
+              -mno-red-zone -mgeneral-regs-only -O2 -fstack-usage
+EFI_CFLAGS := $(EFI_TARGET) -DGNU_EFI_USE_MS_ABI -Wframe-larger-than=1024 \
               -DQC_CACHE_KIB=$(CACHE_KIB) $(WARN) $(SEED) \
-              -isystem /usr/include/efi -isystem /usr/include/efi/x86_64
+              -isystem /usr/include/efi -isystem /usr/include/efi/x86_64 $(DECODER_HEADERS)
 EFI_LDFLAGS := /nologo /nodefaultlib /Brepro /entry:efi_main
 
 # C11 without a host: the core may use only what every freestanding compiler has.
-HOST_CFLAGS := -std=c11 -O2 -g -fPIC -fvisibility=hidden -D_GNU_SOURCE $(WARN) $(SEED)
-UNIT_CFLAGS := -std=c11 -O1 -g -D_GNU_SOURCE $(WARN) $(SEED) -fno-omit-frame-pointer \
+HOST_TARGET := -std=c11 -O2 -g -fPIC -fvisibility=hidden
+HOST_CFLAGS := $(HOST_TARGET) -D_GNU_SOURCE $(WARN) $(SEED) $(DECODER_HEADERS)
+UNIT_TARGET := -std=c11 -O1 -g -fno-omit-frame-pointer \
                -fsanitize=address,undefined -fno-sanitize-recover=all
+UNIT_CFLAGS := $(UNIT_TARGET) -D_GNU_SOURCE $(WARN) $(SEED) $(DECODER_HEADERS)
 
 # ---- sources ---------------------------------------------------------------------------------
 
@@ -50,6 +61,10 @@ PLUGIN_SRC  := $(CORE_SRC) $(sort $(wildcard drivers/posix_*.c tests/nbdkit/*.c)
 UNIT_LIB    := $(CORE_SRC) $(sort $(wildcard tests/sim/*.c)) $(filter-out tests/unit/test_%,$(sort $(wildcard tests/unit/*.c)))
 UNIT_TESTS  := $(sort $(wildcard tests/unit/test_*.c))
 CRASH_SRC   := $(CORE_SRC) $(sort $(wildcard tests/sim/*.c tests/crash/*.c))
+
+# Names of objects. zstddeclib-in.c includes what its decoder is made of.
+DECODERS       := inflate inftrees inffast adler32 zstddeclib-in
+decoder-source  = $(if $(filter zstd%,$*),$(ZSTD)/build/single_file_libs,$(INFLATE))/$*.c
 
 DRIVER  := $(OUT)/qcow2$(ARCH).efi
 COMMAND := $(OUT)/qcow2.efi
@@ -63,6 +78,9 @@ efi-objects  = $(patsubst %.c,$(OUT)/obj/%.obj,$(1))
 host-objects = $(patsubst %.c,$(HOST)/obj/%.o,$(1))
 unit-objects = $(patsubst %.c,$(HOST)/unit/obj/%.o,$(1))
 crash-objects = $(patsubst %.c,$(HOST)/crash/obj/%.o,$(1))
+efi-decoders  := $(DECODERS:%=$(OUT)/third-party/%.obj)
+host-decoders := $(DECODERS:%=$(HOST)/third-party/%.o)
+unit-decoders := $(DECODERS:%=$(HOST)/unit/third-party/%.o)
 
 # ---- what people call ------------------------------------------------------------------------
 
@@ -77,8 +95,8 @@ all: setup ## builds the driver, the command and the host front end
 binaries: $(DRIVER) $(COMMAND) $(PLUGIN) ; @:
 test-binaries: binaries $(AGENT) $(UNIT) $(CRASH) $(RECORDER)
 
-run: all ## boots a Linux from a qcow2 through the driver [LAYOUT=disk] [BREAK=nodriver|byte]
-	@$(PYTHON) tests/rig/demo.py --build $(BUILD) --layout $(or $(LAYOUT),partition) $(if $(BREAK),--break $(BREAK))
+run: all ## boots a Linux from a qcow2 through the driver [IMAGE=zlib|zstd|overlay] [LAYOUT=disk] [BREAK=nodriver|byte]
+	@$(PYTHON) tests/rig/demo.py --build $(BUILD) --layout $(or $(LAYOUT),partition) $(if $(IMAGE),--image $(IMAGE)) $(if $(BREAK),--break $(BREAK))
 
 boot: all ## boots OVMF with the driver and DISK=path [ESP=dir] [DEVICE=virtio|nvme|ahci|usb]
 	@$(PYTHON) tests/rig/boot.py --build $(BUILD) --disk "$(DISK)" $(if $(ESP),--esp "$(ESP)") --device $(or $(DEVICE),virtio)
@@ -114,7 +132,7 @@ setup: ## installs the Debian packages that are missing (root or sudo), else say
 
 # ---- firmware binaries -----------------------------------------------------------------------
 
-$(DRIVER): $(call efi-objects,$(DRIVER_SRC))
+$(DRIVER): $(call efi-objects,$(DRIVER_SRC)) $(efi-decoders)
 	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_boot_service_driver /out:$@ $^
 $(COMMAND): $(call efi-objects,$(COMMAND_SRC))
 	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $^
@@ -126,7 +144,7 @@ $(OUT)/obj/%.obj: %.c Makefile
 
 # ---- host binaries ---------------------------------------------------------------------------
 
-$(PLUGIN): $(call host-objects,$(PLUGIN_SRC))
+$(PLUGIN): $(call host-objects,$(PLUGIN_SRC)) $(host-decoders)
 	$(CC) -shared -o $@ $^
 $(RECORDER): tests/host/recorder.c Makefile
 	@mkdir -p $(@D)
@@ -135,18 +153,37 @@ $(HOST)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(HOST_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
-$(HOST)/unit/%: $(HOST)/unit/obj/tests/unit/%.o $(call unit-objects,$(UNIT_LIB))
+$(HOST)/unit/%: $(HOST)/unit/obj/tests/unit/%.o $(call unit-objects,$(UNIT_LIB)) $(unit-decoders)
 	$(CC) $(UNIT_CFLAGS) -o $@ $^ -lcmocka
 $(HOST)/unit/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(UNIT_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
 # The named bugs are chosen at run time; no sanitizer, because states a second are what counts.
-$(CRASH): $(call crash-objects,$(CRASH_SRC))
+$(CRASH): $(call crash-objects,$(CRASH_SRC)) $(host-decoders)
 	$(CC) $(HOST_CFLAGS) -o $@ $^
 $(HOST)/crash/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(HOST_CFLAGS) -DQC_SEEDS_AT_RUN_TIME -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+# ---- decoders --------------------------------------------------------------------------------
+
+# sources.sh writes the stamp last. Compilers leave headers of -isystem out of the dependency files,
+# so who includes them depends on the stamp too.
+$(THIRD_PARTY)/stamp: tests/rig/sources.sh
+	@$< $(THIRD_PARTY)
+$(foreach kind,efi host unit crash,$(call $(kind)-objects,core/decode.c)): $(THIRD_PARTY)/stamp
+$(call unit-objects,tests/unit/test_decode.c): $(THIRD_PARTY)/stamp
+
+$(OUT)/third-party/%.obj: $(THIRD_PARTY)/stamp core/shims.h Makefile
+	@mkdir -p $(@D)
+	$(CC) $(EFI_TARGET) $(DECODER_CFLAGS) -c $(decoder-source) -o $@
+$(HOST)/third-party/%.o: $(THIRD_PARTY)/stamp core/shims.h Makefile
+	@mkdir -p $(@D)
+	$(CC) $(HOST_TARGET) $(DECODER_CFLAGS) -c $(decoder-source) -o $@
+$(HOST)/unit/third-party/%.o: $(THIRD_PARTY)/stamp core/shims.h Makefile
+	@mkdir -p $(@D)
+	$(CC) $(UNIT_TARGET) $(DECODER_CFLAGS) -c $(decoder-source) -o $@
 
 .SECONDARY:
 -include $(shell find $(BUILD)/$(ARCH) $(BUILD)/host -name '*.d' 2>/dev/null)

@@ -7,9 +7,11 @@ set -euo pipefail
 
 packages=(
     clang lld llvm gnu-efi make                          # the driver
+    xz-utils bzip2                                       # the decoders' sources
     nbdkit nbdkit-plugin-dev libnbd-bin libcmocka-dev    # the host front end and its clients
     python3-libnbd fio                                   # clients that write
     libclang-rt-dev                                      # sanitizers of the unit tests
+    zlib1g libzstd1                                      # compressors of the unit tests
     qemu-system-x86 qemu-utils ovmf                      # firmware, machine, reference
     mtools dosfstools util-linux                         # disks
     busybox-static systemd-boot-efi binutils             # the Linux of the demo

@@ -40,6 +40,15 @@ def test_driver_not_built(tmp_path):
     assert "is not built" in run.stderr
 
 
+def test_decoders_count(tmp_path, build):
+    """They are in what is measured, with their frames; built by nobody, they are not small."""
+    driver = size.driver_objects(build / "x64")
+    decoders = [path for path in driver if path.parent.name == "third-party"]
+    assert {"inflate", "zstddeclib-in"} <= {path.stem for path in decoders}
+    assert all(size.frames(path) for path in decoders)
+    assert not size.decoders_of(tmp_path)[0].exists()
+
+
 def test_sizes_of_objects(tmp_path):
     """Zeroed and initialised ones, with a file's scope and with a function's."""
     source = ("static char zeroed[4096]; int filled[100] = {1}; const int fixed[500] = {2};\n"
