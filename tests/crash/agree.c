@@ -12,11 +12,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "builder.h"
 #include "commands.h"
 #include "sequences.h"
 
 #define VERDICTS_COUNT  4u
 #define SAMPLES_PER_RUN 60u
+#define NAME_CHARS_MAX  1024u
+#define ENTRIES_DAMAGED 3u
+#define DAMAGED_COUNT   (ENTRIES_DAMAGED + 1)
+#define FIRST_PACKED    5u
 
 extern char **environ;
 
@@ -29,13 +34,18 @@ struct comparison {
 
 static struct sim_disk frozen;
 
+/* Asked of the image alone: what is below is not there. */
 static int ask_qemu(const char *file)
 {
-    char *argv[] = {"qemu-img", "check", "-q", "-f", "qcow2", (char *)(uintptr_t)file, NULL};
+    char name[NAME_CHARS_MAX];
+    char *argv[] = {"qemu-img", "check", "-q", name, NULL};
     posix_spawn_file_actions_t actions;
     int status = -1;
     pid_t child;
 
+    snprintf(name, sizeof(name),
+             "json:{'driver':'qcow2','backing':null,'file':{'driver':'file','filename':'%s'}}",
+             file);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
@@ -56,20 +66,26 @@ static bool write_file(const char *file, const struct sim_disk *sim)
     return is_good;
 }
 
-static void compare(void *context, struct view *view, const struct judgement *judgement)
+/* Three compressed entries, and the counts of the four host clusters around them. */
+static void damage(struct sim_disk *sim, unsigned place, unsigned bit)
 {
-    struct comparison *comparison = context;
-    const struct check *check = &judgement->check;
+    unsigned cluster_bits = base_cluster_bits(world.base, sim->unit_bytes);
+    uint64_t host_off = ((uint64_t)AT_L2 << cluster_bits) + place * 8;
+    uint8_t byte;
+
+    if (place == ENTRIES_DAMAGED)
+        host_off = ((uint64_t)AT_BLOCK << cluster_bits) + FIRST_PACKED * sizeof(uint16_t);
+    host_off += bit / 8;
+    byte = sim->durable[host_off] ^ (uint8_t)(1u << bit % 8);
+    sim_put(sim, host_off, &byte, 1);
+}
+
+/* Asks qemu-img of the frozen disk. */
+static void ask(struct comparison *comparison, const struct check *check, const char *what)
+{
     int expected = check->corruption != NULL ? 2 : check->leaks_count > 0 ? 3 : 0;
     int said;
 
-    /* Of the corrupt ones, which are rare, every one. */
-    if ((++comparison->met % comparison->every != 0 && expected != 2) ||
-        comparison->in_run == SAMPLES_PER_RUN)
-        return;
-    if (++comparison->in_run % 2 != comparison->half)
-        return;
-    view_freeze(view, &frozen, comparison->met);
     if (!write_file(comparison->file, &frozen)) {
         comparison->disagreed++;
         return;
@@ -81,9 +97,49 @@ static void compare(void *context, struct view *view, const struct judgement *ju
     if (said == expected)
         return;
     comparison->disagreed++;
-    printf("broken: qemu-img check exits with %d, check says %d: %s at %llx; base %s, ops %s\n",
-           said, expected, check->corruption != NULL ? check->corruption : "",
-           (unsigned long long)check->where, cutter.world->base->name, cutter.ops);
+    printf("broken: qemu-img check exits with %d, check says %d: %s at %llx; base %s, %s\n", said,
+           expected, check->corruption != NULL ? check->corruption : "",
+           (unsigned long long)check->where, world.base->name, what);
+}
+
+/*
+ * No cut leaves a compressed entry that is wrong: one bit of an entry, or of a count of what the
+ * entries touch, is turned at a time.
+ */
+static void compare_damage(struct comparison *comparison)
+{
+    static struct view view; /* too large for a frame */
+
+    for (unsigned bit = 0; bit < 64; bit++) {
+        for (unsigned place = 0; place < DAMAGED_COUNT; place++) {
+            struct check check;
+            char what[NAME_CHARS_MAX];
+
+            world_build(&world, base_find("packed"), 512);
+            sim_copy(&frozen, &world.sim);
+            frozen.disk.ops = &frozen.ops;
+            damage(&frozen, place, bit);
+            view_init(&view, &frozen);
+            check_state(&view, &check);
+            snprintf(what, sizeof(what), "bit %u of place %u turned", bit, place);
+            ask(comparison, &check, what);
+        }
+    }
+}
+
+static void compare(void *context, struct view *view, const struct judgement *judgement)
+{
+    struct comparison *comparison = context;
+    const struct check *check = &judgement->check;
+    bool is_rare = check->corruption != NULL; /* of these, every one */
+
+    if ((++comparison->met % comparison->every != 0 && !is_rare) ||
+        comparison->in_run == SAMPLES_PER_RUN)
+        return;
+    if (++comparison->in_run % 2 != comparison->half)
+        return;
+    view_freeze(view, &frozen, comparison->met);
+    ask(comparison, check, cutter.ops);
 }
 
 int command_agree(const struct arguments *arguments)
@@ -110,6 +166,8 @@ int command_agree(const struct arguments *arguments)
         sequences_run(&cutter, base, rest % 2 == 1 && !base->is_512_only ? 4096 : 512,
                       rest % 3 == 0 ? alphabet_faulty(base) : alphabet_plain(base), 2, ops);
     }
+    if (comparison.half == 0)
+        compare_damage(&comparison);
     unlink(comparison.file);
     printf("agree compared=%llu clean=%llu leaks=%llu corrupt=%llu other=%llu disagreed=%llu "
            "seconds=%.1f\n",

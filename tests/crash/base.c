@@ -1,84 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * See base.h. A builder keeps the counts as it adds references, and writes tables at the end.
+ * See base.h. Each base is a function that says what its image holds beyond header, counts and L1
+ * table; what lies below is built first, and shows wherever the image itself has nothing.
  */
 #include "base.h"
 
 #include <string.h>
 
-#define CLUSTERS_MAX 4608u
-#define COPIED       (UINT64_C(1) << 63)
-#define ZERO         1u
+#include "builder.h"
+
 #define SPARE        12u /* clusters behind a full range */
+#define VERSION_TOP  1u  /* of bytes in the image itself, and in the two layers below */
+#define VERSION_MID  0x8000u
+#define VERSION_DEEP 0x9000u
 
-enum { AT_HEADER, AT_REFTABLE, AT_BLOCK, AT_L1, AT_L2, AT_REST };
-
-struct builder {
-    struct sim_disk *sim;
-    struct oracle *oracle;
-    const struct base *base;
-    unsigned cluster_bits;
-    uint32_t cluster_bytes;
-    uint32_t clusters;
-    uint16_t counts[CLUSTERS_MAX];
-    bool is_used[CLUSTERS_MAX]; /* holds bytes of its own: no poison */
-};
-
-static void put_be(struct sim_disk *sim, uint64_t host_off, uint64_t value, unsigned bytes_count)
-{
-    uint8_t bytes[8];
-
-    for (unsigned i = 0; i < bytes_count; i++)
-        bytes[i] = (uint8_t)(value >> (8 * (bytes_count - 1 - i)));
-    sim_put(sim, host_off, bytes, bytes_count);
-}
-
-static uint64_t off_of(const struct builder *b, uint32_t cluster)
-{
-    return (uint64_t)cluster << b->cluster_bits;
-}
-
-static void use(struct builder *b, uint32_t cluster)
-{
-    b->is_used[cluster] = true;
-    b->counts[cluster]++;
-}
-
-static void put_l1(struct builder *b, uint32_t l1, unsigned index, uint32_t l2, uint64_t flags)
-{
-    put_be(b->sim, off_of(b, l1) + index * 8, off_of(b, l2) | flags, 8);
-    use(b, l2);
-}
-
-static unsigned l2_index(unsigned digit)
-{
-    return digit < 4 ? digit : digit < 6 ? digit - 4 : 0;
-}
-
-static void put_entry(struct builder *b, uint32_t l2, unsigned digit, uint32_t cluster,
-                      uint64_t flags)
-{
-    put_be(b->sim, off_of(b, l2) + l2_index(digit) * 8, off_of(b, cluster) | flags, 8);
-    if (cluster != 0)
-        use(b, cluster);
-}
-
-static void put_data(struct builder *b, unsigned digit, uint32_t cluster)
-{
-    uint8_t bytes[SECTOR];
-
-    for (unsigned sector = 0; sector < b->cluster_bytes / SECTOR; sector++) {
-        oracle_fill(bytes, digit, sector, 1);
-        sim_put(b->sim, off_of(b, cluster) + sector * SECTOR, bytes, SECTOR);
-        oracle_set(b->oracle, digit, sector, 1);
-    }
-}
-
-static void add_data(struct builder *b, uint32_t l2, unsigned digit, uint32_t cluster)
-{
-    put_entry(b, l2, digit, cluster, COPIED);
-    put_data(b, digit, cluster);
-}
+struct sim_disk lowers[LOWERS_MAX];
 
 /* ---- what the bases hold beyond header, refcounts and L1 ---- */
 
@@ -91,10 +27,10 @@ static void build_half(void *builder)
 {
     struct builder *b = builder;
 
-    put_l1(b, AT_L1, 0, AT_L2, COPIED);
+    put_l1(b, AT_L1, 0, AT_L2, ENTRY_COPIED);
     add_data(b, AT_L2, 0, 5);
     add_data(b, AT_L2, 1, 7);
-    put_l1(b, AT_L1, 1, 8, COPIED);
+    put_l1(b, AT_L1, 1, 8, ENTRY_COPIED);
     add_data(b, 8, 4, 9);
 }
 
@@ -102,17 +38,42 @@ static void build_zeroalloc(void *builder)
 {
     struct builder *b = builder;
 
-    put_l1(b, AT_L1, 0, AT_L2, COPIED);
+    put_l1(b, AT_L1, 0, AT_L2, ENTRY_COPIED);
     add_data(b, AT_L2, 0, 5);
-    put_entry(b, AT_L2, 1, 0, ZERO);
-    put_entry(b, AT_L2, 2, 6, COPIED | ZERO);
+    put_entry(b, AT_L2, 1, 0, ENTRY_ZERO);
+    put_entry(b, AT_L2, 2, 6, ENTRY_COPIED | ENTRY_ZERO);
     b->is_used[6] = false; /* poison in what is kept */
+}
+
+/* A snapshot that shares the first L2 table and what it names. */
+static void add_snapshot(struct builder *b, uint32_t l1, uint32_t table, unsigned digits_count)
+{
+    uint64_t table_off = off_of(b, table);
+
+    use(b, l1);
+    put_l1(b, l1, 0, AT_L2, 0);
+    use(b, table); /* one entry, name and id of one byte */
+    put_be(b->sim, table_off, off_of(b, l1), 8);
+    put_be(b->sim, table_off + 8, 3, 4);
+    put_be(b->sim, table_off + 12, 1, 2);
+    put_be(b->sim, table_off + 14, 1, 2);
+    put_be(b->sim, table_off + 36, 16, 4);
+    put_be(b->sim, table_off + 48, b->guest_bytes, 8);
+    put_be(b->sim, table_off + 56, 0x3141, 2);
+    put_be(b->sim, 60, 1, 4);
+    put_be(b->sim, 64, table_off, 8);
+    b->oracle->has_snapshot = true;
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++)
+            b->oracle->snapshot[digit][sector] = digit < digits_count
+                                                     ? b->oracle->values[digit][sector].hashes[0]
+                                                     : b->oracle->below[digit][sector];
+    }
 }
 
 static void build_snapshot(void *builder)
 {
     struct builder *b = builder;
-    uint64_t table_off;
 
     put_l1(b, AT_L1, 0, AT_L2, 0);
     put_entry(b, AT_L2, 0, 5, 0);
@@ -120,31 +81,9 @@ static void build_snapshot(void *builder)
     put_data(b, 0, 5);
     put_data(b, 1, 6);
     b->counts[5] = b->counts[6] = 2;
-    use(b, 7); /* the snapshot's L1 */
-    put_l1(b, 7, 0, AT_L2, 0);
-    use(b, 8); /* the snapshot table: one entry, name and id of one byte */
-    table_off = off_of(b, 8);
-    put_be(b->sim, table_off, off_of(b, 7), 8);
-    put_be(b->sim, table_off + 8, 3, 4);
-    put_be(b->sim, table_off + 12, 1, 2);
-    put_be(b->sim, table_off + 14, 1, 2);
-    put_be(b->sim, table_off + 36, 16, 4);
-    put_be(b->sim, table_off + 48,
-           (2 * UINT64_C(1) << (b->cluster_bits - 3) << b->cluster_bits) + b->cluster_bytes, 8);
-    put_be(b->sim, table_off + 56, 0x3141, 2);
-    put_be(b->sim, 60, 1, 4);
-    put_be(b->sim, 64, table_off, 8);
-    put_l1(b, AT_L1, 1, 9, COPIED);
+    add_snapshot(b, 7, 8, 2);
+    put_l1(b, AT_L1, 1, 9, ENTRY_COPIED);
     add_data(b, 9, 4, 10);
-    b->oracle->has_snapshot = true;
-    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++) {
-            uint8_t bytes[SECTOR];
-
-            b->oracle->snapshot[digit][sector] = oracle_fill(
-                bytes, digit, sector, digit < 2 ? b->oracle->values[digit][sector].version : 0);
-        }
-    }
 }
 
 /* All that the first refcount block counts is taken, but for its last cluster. */
@@ -183,18 +122,168 @@ static void build_autoclear(void *builder)
     put_be(b->sim, 88, 0x81, 8);
 }
 
+/*
+ * Three compressed clusters: two begin in host cluster 5, in the middle of its sectors, and the
+ * second of them goes on in host cluster 6; the third is alone in host cluster 7, and its entry,
+ * but for bit 62, is that of a cluster which is kept and reads as zeros.
+ */
+static void add_three_packed(struct builder *b)
+{
+    uint64_t end = add_packed(b, AT_L2, 0, off_of(b, 5) + 100);
+
+    (void)add_packed(b, AT_L2, 1, off_of(b, 6) - (end - off_of(b, 5)) / 2);
+    add_packed(b, AT_L2, 2, off_of(b, 7) + 1);
+}
+
+static void build_packed(void *builder)
+{
+    struct builder *b = builder;
+
+    put_l1(b, AT_L1, 0, AT_L2, ENTRY_COPIED);
+    add_three_packed(b);
+    put_l1(b, AT_L1, 1, 8, ENTRY_COPIED);
+    add_data(b, 8, 4, 9);
+}
+
+static void build_packed_snapshot(void *builder)
+{
+    struct builder *b = builder;
+
+    put_l1(b, AT_L1, 0, AT_L2, 0);
+    add_three_packed(b);
+    for (uint32_t cluster = 5; cluster <= 7; cluster++)
+        b->counts[cluster] *= 2;
+    add_snapshot(b, 8, 9, 3);
+}
+
+/* Over a raw layer: a hole over data, data over data, and zeros over data where they can be said.
+ */
+static void build_overlay(void *builder)
+{
+    struct builder *b = builder;
+
+    put_l1(b, AT_L1, 0, AT_L2, ENTRY_COPIED);
+    add_data(b, AT_L2, 1, 5);
+    if (b->version < 3)
+        return;
+    put_entry(b, AT_L2, 2, 0, ENTRY_ZERO);
+    for (unsigned sector = 0; sector < b->cluster_bytes / SECTOR; sector++)
+        oracle_set(b->oracle, 2, sector, 0);
+}
+
+static void build_overlay_deep(void *builder)
+{
+    struct builder *b = builder;
+
+    put_l1(b, AT_L1, 0, AT_L2, ENTRY_COPIED);
+    add_packed(b, AT_L2, 2, off_of(b, 5) + 100);
+}
+
+/* ---- the layers below ---- */
+
+static struct builder below; /* too large for a frame */
+
+static void show_below(struct oracle *oracle, unsigned digit, unsigned from, unsigned to,
+                       unsigned version)
+{
+    uint8_t bytes[SECTOR];
+
+    for (unsigned sector = from; sector < to; sector++)
+        oracle->below[digit][sector] = oracle_fill(bytes, digit, sector, version);
+}
+
+static void start_below(struct sim_disk *sim, unsigned cluster_bits, uint64_t bytes,
+                        uint16_t version)
+{
+    memset(&below, 0, sizeof(below));
+    below.sim = sim;
+    below.cluster_bits = cluster_bits;
+    below.cluster_bytes = 1u << cluster_bits;
+    below.data_version = version;
+    sim_init(sim, SECTOR, bytes, bytes, false);
+}
+
+/* It ends in the middle of digit 5; digit 3 begins with zeros, and 4 is nothing else. */
+static void build_raw_below(unsigned cluster_bits, struct oracle *oracle)
+{
+    unsigned sectors = (1u << cluster_bits) / SECTOR;
+    uint64_t bytes = base_guest_off(5, cluster_bits) + sectors / 2 * SECTOR;
+    static const uint8_t zeros[SECTOR];
+
+    start_below(&lowers[0], cluster_bits, bytes, VERSION_MID);
+    put_poison(&below);
+    for (unsigned digit = 0; digit <= 5; digit++) {
+        unsigned from = digit == 3 ? sectors / 2 : digit == 4 ? sectors : 0;
+        unsigned to = digit == 5 ? sectors / 2 : sectors;
+
+        for (unsigned sector = 0; sector < from; sector++)
+            sim_put(&lowers[0], base_guest_off(digit, cluster_bits) + sector * SECTOR, zeros,
+                    SECTOR);
+        put_sectors(&below, digit, base_guest_off(digit, cluster_bits), from, to);
+        show_below(oracle, digit, from, to, VERSION_MID);
+    }
+    lowers[0].disk.readonly = true;
+}
+
+/*
+ * A qcow2 layer with compressed clusters that ends in the middle of digit 5, over a raw one that
+ * goes on behind that end and holds other bytes everywhere.
+ */
+static void build_deep_below(unsigned cluster_bits, struct oracle *oracle)
+{
+    unsigned sectors = (1u << cluster_bits) / SECTOR;
+    uint64_t end = base_guest_off(5, cluster_bits) + sectors * SECTOR;
+
+    start_below(&lowers[1], cluster_bits, end, VERSION_DEEP);
+    put_poison(&below);
+    for (unsigned digit = 0; digit <= 5; digit++)
+        put_sectors(&below, digit, base_guest_off(digit, cluster_bits), 0, sectors);
+    lowers[1].disk.readonly = true;
+
+    start_below(&lowers[0], cluster_bits, UINT64_C(16) << cluster_bits, VERSION_MID);
+    below.clusters = 16;
+    below.version = 3;
+    below.refcount_order = 4;
+    below.below = "raw";
+    below.guest_bytes = base_guest_off(5, cluster_bits) + sectors / 2 * SECTOR;
+    put_header(&below);
+    put_l1(&below, AT_L1, 0, AT_L2, ENTRY_COPIED);
+    end = add_packed(&below, AT_L2, 0, off_of(&below, 6) - 50);
+    add_packed(&below, AT_L2, 1, end + 7);
+    add_data(&below, AT_L2, 2, 7);
+    put_l1(&below, AT_L1, 1, 8, ENTRY_COPIED);
+    put_entry(&below, 8, 4, 0, ENTRY_ZERO);
+    add_data(&below, 8, 5, 9);
+    put_counts(&below);
+    put_poison(&below);
+    lowers[0].disk.readonly = true;
+    for (unsigned sector = 0; sector < sectors; sector++) {
+        for (unsigned digit = 0; digit <= 1; digit++)
+            oracle->below[digit][sector] = oracle_packed_hash(digit, sector, VERSION_MID);
+    }
+    show_below(oracle, 2, 0, sectors, VERSION_MID);
+    show_below(oracle, 3, 0, sectors, VERSION_DEEP);
+    show_below(oracle, 5, 0, sectors / 2, VERSION_MID);
+}
+
 const struct base bases[] = {
-    {"empty", 3, 4, 24, 0, true, false, false, false, build_empty},
-    {"half", 3, 4, 24, 0, true, false, false, false, build_half},
-    {"snapshot", 3, 4, 26, 0, true, false, false, false, build_snapshot},
-    {"zeroalloc", 3, 1, 24, 0, false, false, false, false, build_zeroalloc},
-    {"block", 3, 6, 0, 0, true, false, false, false, build_block},
-    {"reftable", 3, 6, 4096, 4240, true, false, true, false, build_reftable},
-    {"version2", 2, 4, 24, 0, false, false, false, false, build_half},
-    {"growing", 3, 4, 10, 32, false, false, false, false, build_half},
-    {"tight", 3, 4, 12, 0, true, true, false, false, build_half},
-    {"autoclear", 3, 4, 24, 0, false, false, false, false, build_autoclear},
-    {"through", 3, 4, 24, 0, true, false, false, true, build_half},
+    {"empty", 3, 4, 24, 0, true, false, false, false, build_empty, NULL, 0},
+    {"half", 3, 4, 24, 0, true, false, false, false, build_half, NULL, 0},
+    {"snapshot", 3, 4, 26, 0, true, false, false, false, build_snapshot, NULL, 0},
+    {"zeroalloc", 3, 1, 24, 0, false, false, false, false, build_zeroalloc, NULL, 0},
+    {"block", 3, 6, 0, 0, true, false, false, false, build_block, NULL, 0},
+    {"reftable", 3, 6, 4096, 4240, true, false, true, false, build_reftable, NULL, 0},
+    {"version2", 2, 4, 24, 0, false, false, false, false, build_half, NULL, 0},
+    {"growing", 3, 4, 10, 32, false, false, false, false, build_half, NULL, 0},
+    {"tight", 3, 4, 12, 0, true, true, false, false, build_half, NULL, 0},
+    {"autoclear", 3, 4, 24, 0, false, false, false, false, build_autoclear, NULL, 0},
+    {"through", 3, 4, 24, 0, true, false, false, true, build_half, NULL, 0},
+    {"packed", 3, 4, 24, 0, true, false, false, false, build_packed, NULL, 0},
+    {"packedsnap", 3, 4, 26, 0, true, false, false, false, build_packed_snapshot, NULL, 0},
+    {"overlay", 3, 4, 24, 0, true, false, false, false, build_overlay, build_raw_below, 1},
+    {"overlay2", 2, 4, 24, 0, true, false, false, false, build_overlay, build_raw_below, 1},
+    {"overlaydeep", 3, 4, 24, 0, true, false, false, false, build_overlay_deep, build_deep_below,
+     2},
 };
 const unsigned bases_count = sizeof(bases) / sizeof(bases[0]);
 
@@ -214,82 +303,34 @@ unsigned base_cluster_bits(const struct base *base, uint32_t unit_bytes)
     return base->is_512_only ? 9 : 10;
 }
 
-uint64_t base_guest_off(unsigned digit, unsigned cluster_bits)
-{
-    uint64_t table = digit < 4 ? 0 : digit < 6 ? 1 : 2;
-
-    return ((table << (cluster_bits - 3)) + l2_index(digit)) << cluster_bits;
-}
-
-static void put_header(struct builder *b)
-{
-    uint64_t guest_bytes = base_guest_off(6, b->cluster_bits) + b->cluster_bytes;
-
-    sim_put(b->sim, 0, "QFI\xfb", 4);
-    put_be(b->sim, 4, b->base->version, 4);
-    put_be(b->sim, 20, b->cluster_bits, 4);
-    put_be(b->sim, 24, guest_bytes, 8);
-    put_be(b->sim, 36, 3, 4);
-    put_be(b->sim, 40, off_of(b, AT_L1), 8);
-    put_be(b->sim, 48, off_of(b, AT_REFTABLE), 8);
-    put_be(b->sim, 56, 1, 4);
-    if (b->base->version >= 3) {
-        put_be(b->sim, 96, b->base->refcount_order, 4);
-        put_be(b->sim, 100, 104, 4);
-    }
-    put_be(b->sim, off_of(b, AT_REFTABLE), off_of(b, AT_BLOCK), 8);
-    for (uint32_t cluster = AT_HEADER; cluster <= AT_L1; cluster++)
-        use(b, cluster);
-}
-
-static void put_counts(struct builder *b)
-{
-    unsigned order = b->base->refcount_order;
-    uint32_t per_block = b->cluster_bytes * 8u >> order;
-
-    for (uint32_t cluster = 0; cluster < b->clusters; cluster++) {
-        uint32_t block = cluster / per_block == 0 ? AT_BLOCK : 20 + cluster / per_block;
-        uint64_t host_off = off_of(b, block) + ((uint64_t)(cluster % per_block) << order >> 3);
-
-        if (b->counts[cluster] == 0)
-            continue;
-        if (order >= 3) {
-            put_be(b->sim, host_off, b->counts[cluster], 1u << (order - 3));
-        } else {
-            unsigned shift = (cluster << order) & 7;
-            uint8_t byte = b->sim->durable[host_off] | (uint8_t)(b->counts[cluster] << shift);
-
-            sim_put(b->sim, host_off, &byte, 1);
-        }
-    }
-}
-
 void base_build(const struct base *base, uint32_t unit_bytes, struct sim_disk *sim,
                 struct oracle *oracle)
 {
     static struct builder b; /* too large for a frame */
-    uint8_t poison[SECTOR];
     uint64_t bytes_max;
 
     memset(&b, 0, sizeof(b));
     b.sim = sim;
     b.oracle = oracle;
-    b.base = base;
+    b.version = base->version;
+    b.refcount_order = base->refcount_order;
+    b.data_version = VERSION_TOP;
     b.cluster_bits = base_cluster_bits(base, unit_bytes);
     b.cluster_bytes = 1u << b.cluster_bits;
+    b.guest_bytes = base_guest_off(6, b.cluster_bits) + b.cluster_bytes;
     b.clusters = base->clusters;
     if (b.clusters == 0)
         b.clusters = (b.cluster_bytes * 8u >> base->refcount_order) + SPARE;
     bytes_max = off_of(&b, base->clusters_max != 0 ? base->clusters_max : b.clusters);
     sim_init(sim, unit_bytes, off_of(&b, b.clusters), bytes_max, base->has_trim);
     oracle_init(oracle);
+    if (base->build_below != NULL) {
+        base->build_below(b.cluster_bits, oracle);
+        oracle_start_from_below(oracle);
+        b.below = base->lowers_count > 1 ? "qcow2" : "raw";
+    }
     put_header(&b);
     base->build(&b);
     put_counts(&b);
-    for (uint64_t off = 0; off < sim->disk.size_bytes; off += SECTOR) {
-        if (b.is_used[off >> b.cluster_bits])
-            continue;
-        sim_fill_poison(poison, off);
-        sim_put(sim, off, poison, SECTOR);
-    }
+    put_poison(&b);
 }

@@ -4,7 +4,8 @@
  *
  * The guest has three L2 tables. Digits 0 to 3 are clusters of the first, 4 and 5 of the second, 6
  * of the third (oracle.h). Whatever no structure uses holds poison: bytes that parse as entries
- * which point at existing clusters. Every base exists for units of 512 and of 4096 bytes, but
+ * which point at existing clusters. A base may have layers below it, which are disks of their own
+ * and are never written. Every base exists for units of 512 and of 4096 bytes, but
  * `reftable`, whose refcount table of 4 KiB clusters would count 1 GiB.
  */
 #ifndef CRASH_BASE_H
@@ -24,7 +25,14 @@ struct base {
     bool is_512_only;
     bool is_write_through;
     void (*build)(void *builder);
+    void (*build_below)(unsigned cluster_bits, struct oracle *oracle); /* NULL: nothing is below */
+    unsigned lowers_count;
 };
+
+#define LOWERS_MAX 2u
+
+/* The layers below the base that was built last, the upper first. */
+extern struct sim_disk lowers[LOWERS_MAX];
 
 extern const struct base bases[];
 extern const unsigned bases_count;

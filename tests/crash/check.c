@@ -9,15 +9,11 @@
 
 #include "base.h"
 
-#define OFFSET_MASK UINT64_C(0x00fffffffffffe00)
-#define COPIED      (UINT64_C(1) << 63)
-#define COMPRESSED  (UINT64_C(1) << 62)
-#define ZERO        1u
+#define L2_RESERVED_MASK UINT64_C(0x3f000000000001fe)
+#define L1_ENTRIES_MAX   8u
+#define COUNT_MAX        4u /* two compressed clusters in one, in the image and in a snapshot */
 
-#define L1_ENTRIES_MAX 8u
-#define COUNT_MAX      2u /* one reference more than there are snapshots */
-
-enum role { ROLE_NONE, ROLE_TABLE, ROLE_L2, ROLE_DATA };
+enum role { ROLE_NONE, ROLE_TABLE, ROLE_L2, ROLE_DATA, ROLE_PACKED };
 
 struct walk {
     struct view *view;
@@ -68,7 +64,7 @@ static uint64_t count_of(struct walk *walk, uint64_t cluster)
 
     if (cluster / reach >= (uint64_t)walk->reftable_clusters << walk->cluster_bits >> 3)
         return 0;
-    block_off = view_be64(walk->view, walk->reftable_off + cluster / reach * 8) & OFFSET_MASK;
+    block_off = view_be64(walk->view, walk->reftable_off + cluster / reach * 8) & CHECK_OFFSET_MASK;
     if (block_off == 0)
         return 0;
     byte_off = block_off + (cluster % reach << order >> 3);
@@ -128,21 +124,48 @@ static int digit_of(unsigned l1_index, unsigned l2_index)
     return l1_index == 2 && l2_index == 0 ? 6 : -1;
 }
 
+void check_packed_range(uint64_t entry, unsigned cluster_bits, uint64_t *ret_first,
+                        uint64_t *ret_end)
+{
+    unsigned count_bits = cluster_bits - 8, offset_bits = 62 - count_bits;
+    uint64_t sectors = (entry >> offset_bits & ((UINT64_C(1) << count_bits) - 1)) + 1;
+
+    *ret_first = entry & ((UINT64_C(1) << offset_bits) - 1);
+    *ret_end = (*ret_first / SECTOR + sectors) * SECTOR;
+}
+
+/* Each host cluster that a compressed one touches is referred to. */
+static bool refer_packed(struct walk *walk, uint64_t entry, uint64_t entry_off)
+{
+    uint64_t first, end;
+
+    if (entry & CHECK_COPIED)
+        corrupt(walk, "COPIED on a compressed cluster", entry_off);
+    check_packed_range(entry, walk->cluster_bits, &first, &end);
+    first >>= walk->cluster_bits;
+    end = (end - 1) >> walk->cluster_bits;
+    return refer(walk, first << walk->cluster_bits, end + 1 - first, ROLE_PACKED);
+}
+
 static void walk_entry(struct walk *walk, uint64_t entry, uint64_t entry_off, int digit,
-                       uint64_t *ret_places)
+                       uint64_t *ret_entries)
 {
     if (digit < 0)
         walk->check->has_stray = true;
-    if (entry & COMPRESSED) {
-        corrupt(walk, "compressed entry", entry_off);
-        return;
+    if (entry & CHECK_COMPRESSED) { /* first: its lower bits are all offset */
+        if (!refer_packed(walk, entry, entry_off))
+            return;
+    } else {
+        if ((entry & CHECK_ZERO) && walk->version < 3)
+            corrupt(walk, "zero flag in version 2", entry_off);
+        if (entry & L2_RESERVED_MASK)
+            corrupt(walk, "reserved bits in an L2 entry", entry_off);
+        if ((entry & CHECK_OFFSET_MASK) != 0 &&
+            !refer(walk, entry & CHECK_OFFSET_MASK, 1, ROLE_DATA))
+            return;
     }
-    if ((entry & ZERO) && walk->version < 3)
-        corrupt(walk, "zero flag in version 2", entry_off);
-    if ((entry & OFFSET_MASK) == 0 || !refer(walk, entry & OFFSET_MASK, 1, ROLE_DATA))
-        return;
-    if (digit >= 0 && !(entry & ZERO))
-        ret_places[digit] = entry & OFFSET_MASK;
+    if (digit >= 0)
+        ret_entries[digit] = entry;
 }
 
 static uint64_t word_at(const uint8_t *bytes)
@@ -153,7 +176,7 @@ static uint64_t word_at(const uint8_t *bytes)
     return __builtin_bswap64(value);
 }
 
-static void walk_l2(struct walk *walk, uint64_t l2_off, unsigned l1_index, uint64_t *ret_places)
+static void walk_l2(struct walk *walk, uint64_t l2_off, unsigned l1_index, uint64_t *ret_entries)
 {
     uint32_t unit_bytes = walk->view->sim->unit_bytes;
 
@@ -165,20 +188,20 @@ static void walk_l2(struct walk *walk, uint64_t l2_off, unsigned l1_index, uint6
 
             if (entry != 0)
                 walk_entry(walk, entry, l2_off + off + i, digit_of(l1_index, (off + i) / 8),
-                           ret_places);
+                           ret_entries);
         }
     }
 }
 
-static void walk_l1(struct walk *walk, uint64_t l1_off, uint32_t entries, uint64_t *ret_places)
+static void walk_l1(struct walk *walk, uint64_t l1_off, uint32_t entries, uint64_t *ret_entries)
 {
     if (!refer(walk, l1_off, 1, ROLE_TABLE))
         return;
     for (unsigned i = 0; i < entries; i++) {
-        uint64_t l2_off = view_be64(walk->view, l1_off + i * 8) & OFFSET_MASK;
+        uint64_t l2_off = view_be64(walk->view, l1_off + i * 8) & CHECK_OFFSET_MASK;
 
         if (l2_off != 0 && refer(walk, l2_off, 1, ROLE_L2))
-            walk_l2(walk, l2_off, i, ret_places);
+            walk_l2(walk, l2_off, i, ret_entries);
     }
 }
 
@@ -218,11 +241,11 @@ static void compare_counts(struct walk *walk)
 
 static void compare_flag(struct walk *walk, uint64_t entry, uint64_t entry_off)
 {
-    uint64_t cluster = (entry & OFFSET_MASK) >> walk->cluster_bits;
+    uint64_t cluster = (entry & CHECK_OFFSET_MASK) >> walk->cluster_bits;
 
-    if (cluster == 0 || cluster >= walk->clusters)
+    if ((entry & CHECK_COMPRESSED) || cluster == 0 || cluster >= walk->clusters)
         return;
-    if ((count_of(walk, cluster) == 1) != ((entry & COPIED) != 0))
+    if ((count_of(walk, cluster) == 1) != ((entry & CHECK_COPIED) != 0))
         corrupt(walk, "COPIED is not (count is 1)", entry_off);
 }
 
@@ -248,8 +271,8 @@ static void compare_flags(struct walk *walk)
         uint64_t l1_entry = view_be64(walk->view, walk->l1_off + i * 8);
 
         compare_flag(walk, l1_entry, walk->l1_off + i * 8);
-        if ((l1_entry & OFFSET_MASK) != 0)
-            compare_l2_flags(walk, l1_entry & OFFSET_MASK);
+        if ((l1_entry & CHECK_OFFSET_MASK) != 0)
+            compare_l2_flags(walk, l1_entry & CHECK_OFFSET_MASK);
     }
 }
 

@@ -83,7 +83,6 @@ static void cut_here(void *context);
 static bool adopt(struct world *world, const struct world *first)
 {
     static struct view view; /* too large for a frame */
-    struct check check;
 
     world->base = first->base;
     world->violation = NULL;
@@ -93,16 +92,7 @@ static bool adopt(struct world *world, const struct world *first)
     world->cluster_bits = first->cluster_bits;
     world->oracle = first->oracle;
     view_init(&view, &world->sim);
-    check_state(&view, &check);
-    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < (1u << world->cluster_bits) / SECTOR; sector++) {
-            struct sector_values *values = &world->oracle.values[digit][sector];
-
-            values->hashes[0] = guest_hash(&view, &check, digit, sector);
-            values->count = 1;
-            values->live = 1;
-        }
-    }
+    world_adopt(world, &view);
     return world_open(world);
 }
 
@@ -110,10 +100,13 @@ static bool adopt(struct world *world, const struct world *first)
 static void reopen(struct cutter *cutter, struct view *view, uint64_t pick)
 {
     struct cutter inner = *cutter;
+    uint32_t lower_reads[LOWERS_MAX];
     char write_op[] = {'W', (char)('0' + pick % GUEST_CLUSTERS), '\0'};
     bool is_good;
 
     cutter->figures.reopened++;
+    for (unsigned i = 0; i < LOWERS_MAX; i++)
+        lower_reads[i] = lowers[i].calls_count[SIM_READ];
     view_freeze(view, &second.sim, pick);
     inner.world = &second;
     inner.is_second = inner.is_cutting = true;
@@ -134,6 +127,9 @@ static void reopen(struct cutter *cutter, struct view *view, uint64_t pick)
             tell_world(cutter, &second, "after a reopening");
         cutter->figures.violations++;
     }
+    /* The first world's operation goes on, and its reads are counted. */
+    for (unsigned i = 0; i < LOWERS_MAX; i++)
+        lowers[i].calls_count[SIM_READ] = lower_reads[i];
 }
 
 static uint64_t path_hash(const struct view *view, uint64_t hash)

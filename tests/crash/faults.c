@@ -3,8 +3,9 @@
  * Each call that a sequence makes of the disk fails once, and from then on for ever.
  *
  * After a failed read or write the image goes on: more is discarded and written, a good flush makes
- * all of it durable, and a clean end leaves no leak. After a failed flush of the disk the image is
- * read-only and says so, and every state a cut may leave is the last commit or newer.
+ * all of it durable, and a clean end leaves no leak. A layer below can only fail to be read, which
+ * fails the write that needs it and no flush (world.h). After a failed flush of the disk the image
+ * is read-only and says so, and every state a cut may leave is the last commit or newer.
  */
 #include <stdio.h>
 #include <string.h>
@@ -12,13 +13,15 @@
 #include "commands.h"
 #include "sequences.h"
 
-#define ALPHABET   "W0,H2,D0,W4,z2,F,C"
-#define LENGTH_MAX 3u
+#define ALPHABET        "W0,H2,D0,W4,z2,F,C"
+#define ALPHABET_LAYERS "H0,T3,D0,X1,z2,F,C"
+#define LENGTH_MAX      3u
 
 struct sweep {
     const struct base *base;
     uint32_t unit_bytes;
-    uint64_t runs, sequences, reads, writes, flushes;
+    uint64_t runs, sequences, reads, writes, flushes, lower_reads;
+    struct sim_disk *disk; /* the one that fails */
     struct op ops[SEQUENCE_OPS_MAX];
     unsigned ops_count;
 };
@@ -27,12 +30,13 @@ static struct world start_world;
 
 static bool complain(const char *what, const struct sweep *sweep, const struct sim_fault *fault)
 {
+    const char *where = sweep->disk == &world.sim ? "" : " of a layer below";
     static const char *const calls[] = {"read", "write", "flush"};
     static const char *const landings[] = {"nothing", "half", "all"};
 
-    printf("broken: %s %s %s\n  after the %u. %s failed %s (landed %s%s)\n"
+    printf("broken: %s %s %s\n  after the %u. %s%s failed %s (landed %s%s)\n"
            "  replay: crash faults --base %s --unit %u --ops ",
-           what, world.violation_note, cutter.found, fault->at, calls[fault->call],
+           what, world.violation_note, cutter.found, fault->at, calls[fault->call], where,
            fault->is_forever ? "for ever" : "once", landings[fault->landing],
            fault->is_dropping ? ", dropped" : "", sweep->base->name, sweep->unit_bytes);
     for (unsigned i = 0; i < sweep->ops_count; i++)
@@ -83,15 +87,15 @@ static bool run_fault(struct sweep *sweep, const struct sim_fault *fault)
 
     world_copy(&world, &start_world);
     world.is_blind = true;
-    sim_arm(&world.sim, fault);
+    sim_arm(sweep->disk, fault);
     sweep->runs++;
-    for (unsigned i = 0; i < sweep->ops_count; i++) {
-        if (!world_do(&world, sweep->ops[i].text))
-            return complain(world.violation, sweep, fault);
-    }
-    if (world.sim.fault.hits_count == 0)
+    for (unsigned i = 0; i < sweep->ops_count && world.violation == NULL; i++)
+        world_do(&world, sweep->ops[i].text);
+    sweep->disk->fault.is_armed = false;
+    if (world.violation != NULL)
+        return complain(world.violation, sweep, fault);
+    if (sweep->disk->fault.hits_count == 0)
         return complain("the fault did not strike", sweep, fault);
-    world.sim.fault.is_armed = false;
     if (fault->call == SIM_FLUSH) {
         world.is_faulty = true;
         world.is_lost = fault->is_dropping;
@@ -125,12 +129,14 @@ static bool run_calls(struct sweep *sweep, enum sim_call call, uint32_t calls_co
 
 static bool run_sequence(struct sweep *sweep)
 {
-    uint32_t before[SIM_CALLS_COUNT], calls[SIM_CALLS_COUNT];
+    uint32_t before[SIM_CALLS_COUNT], calls[SIM_CALLS_COUNT], lower_calls[LOWERS_MAX];
 
     sweep->sequences++;
     world_copy(&world, &start_world);
     world.is_blind = true;
     memcpy(before, world.sim.calls_count, sizeof(before));
+    for (unsigned i = 0; i < LOWERS_MAX; i++)
+        lower_calls[i] = lowers[i].calls_count[SIM_READ];
     for (unsigned i = 0; i < sweep->ops_count; i++)
         world_do(&world, sweep->ops[i].text);
     for (unsigned call = 0; call < SIM_CALLS_COUNT; call++)
@@ -138,6 +144,16 @@ static bool run_sequence(struct sweep *sweep)
     sweep->reads += calls[SIM_READ];
     sweep->writes += calls[SIM_WRITE];
     sweep->flushes += calls[SIM_FLUSH];
+    for (unsigned i = 0; i < LOWERS_MAX; i++) {
+        lower_calls[i] = lowers[i].calls_count[SIM_READ] - lower_calls[i];
+        sweep->lower_reads += lower_calls[i];
+    }
+    for (unsigned i = 0; i < LOWERS_MAX; i++) {
+        sweep->disk = &lowers[i];
+        if (!run_calls(sweep, SIM_READ, lower_calls[i]))
+            return false;
+    }
+    sweep->disk = &world.sim;
     return run_calls(sweep, SIM_READ, calls[SIM_READ]) &&
            run_calls(sweep, SIM_WRITE, calls[SIM_WRITE]) &&
            run_calls(sweep, SIM_FLUSH, calls[SIM_FLUSH]);
@@ -146,9 +162,12 @@ static bool run_sequence(struct sweep *sweep)
 static bool run_base(struct sweep *sweep, const char *ops_text)
 {
     struct op alphabet[ALPHABET_MAX];
-    unsigned alphabet_count = ops_parse(ALPHABET, alphabet, ALPHABET_MAX);
+    bool has_layers = sweep->base->lowers_count > 0;
+    unsigned alphabet_count =
+        ops_parse(has_layers ? ALPHABET_LAYERS : ALPHABET, alphabet, ALPHABET_MAX);
     uint64_t sequences_count = 1;
 
+    sweep->disk = &world.sim;
     cutter_init(&cutter, &world);
     if (!cutter_start(&cutter, sweep->base, sweep->unit_bytes))
         return complain("the base", sweep, &(struct sim_fault){0});
@@ -184,9 +203,11 @@ int command_faults(const struct arguments *arguments)
         if (sweep.unit_bytes == 512 || !bases[i].is_512_only)
             is_good &= run_base(&sweep, arguments->ops);
     }
-    printf("faults unit=%u sequences=%llu calls: reads=%llu writes=%llu flushes=%llu\n",
+    printf("faults unit=%u sequences=%llu calls: reads=%llu writes=%llu flushes=%llu "
+           "lower_reads=%llu\n",
            sweep.unit_bytes, (unsigned long long)sweep.sequences, (unsigned long long)sweep.reads,
-           (unsigned long long)sweep.writes, (unsigned long long)sweep.flushes);
+           (unsigned long long)sweep.writes, (unsigned long long)sweep.flushes,
+           (unsigned long long)sweep.lower_reads);
     printf("  runs=%llu states=%llu violations=%d seconds=%.1f\n", (unsigned long long)sweep.runs,
            (unsigned long long)cutter.figures.states, !is_good, seconds_now() - begin);
     return is_good ? 0 : 1;

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "unpack.h"
+
 static uint64_t zeros_hash(void)
 {
     static const uint8_t zeros[SECTOR];
@@ -27,11 +29,36 @@ static void judge_structure(const struct check *check, struct judgement *judgeme
     judgement->where = check->where;
 }
 
-uint64_t guest_hash(struct view *view, const struct check *check, unsigned digit, unsigned sector)
+/* The hash of what a sector's entry gives, or of one outcome of it where it names data. */
+static uint64_t entry_hash(struct view *view, const struct judgement *judgement,
+                           const struct oracle *oracle, uint64_t entry, unsigned digit,
+                           unsigned sector, unsigned outcome)
 {
-    uint64_t host_off = check->active[digit];
+    uint64_t host_off = entry & CHECK_OFFSET_MASK;
 
-    return host_off == 0 ? zeros_hash() : view_sector_hash(view, host_off + sector * SECTOR, 0);
+    if (entry & CHECK_COMPRESSED)
+        return unpack_hash(view, entry, judgement->cluster_bits, sector);
+    if (entry & CHECK_ZERO)
+        return zeros_hash();
+    if (host_off == 0)
+        return oracle->below[digit][sector];
+    return view_sector_hash(view, host_off + sector * SECTOR, outcome);
+}
+
+/* How many outcomes entry_hash has: compressed bytes are decided when they are unpacked. */
+static unsigned outcomes_of(const struct view *view, uint64_t entry, unsigned sector)
+{
+    uint64_t host_off = entry & CHECK_OFFSET_MASK;
+
+    if ((entry & (CHECK_COMPRESSED | CHECK_ZERO)) || host_off == 0)
+        return 1;
+    return view_sector_outcomes(view, host_off + sector * SECTOR);
+}
+
+uint64_t guest_hash(struct view *view, const struct judgement *judgement,
+                    const struct oracle *oracle, unsigned digit, unsigned sector)
+{
+    return entry_hash(view, judgement, oracle, judgement->check.active[digit], digit, sector, 0);
 }
 
 typedef bool (*allows_fn)(const struct sector_values *values, uint64_t hash);
@@ -39,38 +66,27 @@ typedef bool (*allows_fn)(const struct sector_values *values, uint64_t hash);
 static void judge_sector(struct view *view, const struct oracle *oracle, unsigned digit,
                          unsigned sector, allows_fn allows, struct judgement *judgement)
 {
-    const struct check *check = &judgement->check;
     const struct sector_values *values = &oracle->values[digit][sector];
-    uint64_t host_off = check->active[digit];
-    unsigned outcomes_count;
+    uint64_t entry = judgement->check.active[digit];
+    unsigned outcomes_count = outcomes_of(view, entry, sector);
     bool is_right = true;
 
-    if (host_off == 0) {
-        is_right = allows(values, zeros_hash());
-    } else {
-        host_off += sector * SECTOR;
-        outcomes_count = view_sector_outcomes(view, host_off);
-        for (unsigned i = 0; i < outcomes_count && is_right; i++)
-            is_right = allows(values, view_sector_hash(view, host_off, i));
-    }
+    for (unsigned i = 0; i < outcomes_count && is_right; i++)
+        is_right = allows(values, entry_hash(view, judgement, oracle, entry, digit, sector, i));
     if (!is_right)
         judgement->broken = "guest sector is not what was flushed or issued (invariants 3, 4, 5)";
-    host_off = check->snapshot[digit];
     if (is_right && oracle->has_snapshot) {
-        uint64_t wanted = oracle->snapshot[digit][sector];
-
-        if (host_off == 0)
-            is_right = wanted == zeros_hash();
-        else
-            is_right = view_sector_outcomes(view, host_off + sector * SECTOR) == 1 &&
-                       view_sector_hash(view, host_off + sector * SECTOR, 0) == wanted;
+        entry = judgement->check.snapshot[digit];
+        is_right = outcomes_of(view, entry, sector) == 1 &&
+                   entry_hash(view, judgement, oracle, entry, digit, sector, 0) ==
+                       oracle->snapshot[digit][sector];
         if (!is_right)
             judgement->broken = "the snapshot's content changed";
     }
     if (!is_right) {
         judgement->digit = digit;
         judgement->sector = sector;
-        judgement->where = host_off;
+        judgement->where = entry;
     }
 }
 
@@ -78,6 +94,7 @@ static void judge(struct view *view, const struct oracle *oracle, unsigned clust
                   allows_fn allows, struct judgement *judgement)
 {
     memset(judgement, 0, sizeof(*judgement));
+    judgement->cluster_bits = cluster_bits;
     check_state(view, &judgement->check);
     judge_structure(&judgement->check, judgement);
     for (unsigned digit = 0; digit < GUEST_CLUSTERS && judgement->broken == NULL; digit++) {

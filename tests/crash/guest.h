@@ -11,6 +11,7 @@ struct judgement {
     const char *broken; /* NULL: nothing. The rule, in a few words */
     unsigned digit, sector;
     uint64_t where;
+    unsigned cluster_bits;
     struct check check;
 };
 
@@ -22,7 +23,8 @@ void judge_cut(struct view *view, const struct oracle *oracle, unsigned cluster_
 void judge_now(struct view *view, const struct oracle *oracle, unsigned cluster_bits,
                struct judgement *ret_judgement);
 
-/* The hash of what the sector holds in a fully decided view. */
-uint64_t guest_hash(struct view *view, const struct check *check, unsigned digit, unsigned sector);
+/* The hash of what the sector holds in a fully decided view that was judged. */
+uint64_t guest_hash(struct view *view, const struct judgement *judgement,
+                    const struct oracle *oracle, unsigned digit, unsigned sector);
 
 #endif

@@ -20,24 +20,66 @@ uint64_t oracle_fill(uint8_t *bytes, unsigned digit, unsigned sector, unsigned v
     return sim_hash_sector(bytes);
 }
 
-void oracle_set(struct oracle *oracle, unsigned digit, unsigned sector, unsigned version)
+uint64_t oracle_packed_word(unsigned digit, unsigned sector, unsigned version)
 {
-    struct sector_values *values = &oracle->values[digit][sector];
+    uint8_t bytes[SECTOR];
+    uint64_t word;
+
+    oracle_fill(bytes, digit, sector, version);
+    memcpy(&word, bytes, sizeof(word));
+    return ~word & ~UINT64_C(0xff); /* unlike that of a sector that is not compressed */
+}
+
+uint64_t oracle_packed_hash(unsigned digit, unsigned sector, unsigned version)
+{
+    uint64_t word = oracle_packed_word(digit, sector, version);
     uint8_t bytes[SECTOR];
 
-    values->hashes[0] = oracle_fill(bytes, digit, sector, version);
+    for (unsigned i = 0; i < SECTOR; i += sizeof(word))
+        memcpy(bytes + i, &word, sizeof(word));
+    return sim_hash_sector(bytes);
+}
+
+static void set_hash(struct oracle *oracle, unsigned digit, unsigned sector, uint64_t hash,
+                     unsigned version)
+{
+    struct sector_values *values = &oracle->values[digit][sector];
+
+    values->hashes[0] = hash;
     values->first = values->hashes[0];
     values->count = 1;
     values->live = 1;
     values->version = (uint16_t)version;
 }
 
+void oracle_set(struct oracle *oracle, unsigned digit, unsigned sector, unsigned version)
+{
+    uint8_t bytes[SECTOR];
+
+    set_hash(oracle, digit, sector, oracle_fill(bytes, digit, sector, version), version);
+}
+
+void oracle_set_packed(struct oracle *oracle, unsigned digit, unsigned sector, unsigned version)
+{
+    set_hash(oracle, digit, sector, oracle_packed_hash(digit, sector, version), version);
+}
+
+void oracle_start_from_below(struct oracle *oracle)
+{
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++)
+            set_hash(oracle, digit, sector, oracle->below[digit][sector], 1);
+    }
+}
+
 void oracle_init(struct oracle *oracle)
 {
     memset(oracle, 0, sizeof(*oracle));
     for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++)
+        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++) {
             oracle_set(oracle, digit, sector, 0);
+            oracle->below[digit][sector] = oracle->values[digit][sector].first;
+        }
     }
 }
 

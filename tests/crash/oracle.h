@@ -33,17 +33,27 @@ struct sector_values {
 struct oracle {
     struct sector_values values[GUEST_CLUSTERS][CLUSTER_SECTORS_MAX];
     uint64_t snapshot[GUEST_CLUSTERS][CLUSTER_SECTORS_MAX]; /* hashes, which never change */
+    uint64_t below[GUEST_CLUSTERS][CLUSTER_SECTORS_MAX]; /* of what shows where nothing is mapped */
     bool has_snapshot;
 };
 
 /* The bytes of a sector's version, 0: zeros. Returns their hash. */
 uint64_t oracle_fill(uint8_t *bytes, unsigned digit, unsigned sector, unsigned version);
 
-/* Every sector holds zeros, durably. */
+/* The word that is repeated through a sector in a compressed cluster, and the hash of it all. */
+uint64_t oracle_packed_word(unsigned digit, unsigned sector, unsigned version);
+uint64_t oracle_packed_hash(unsigned digit, unsigned sector, unsigned version);
+
+/* Every sector holds zeros, durably, and so does what is below. */
 void oracle_init(struct oracle *oracle);
 
 /* This version is what the sector holds, durably. */
 void oracle_set(struct oracle *oracle, unsigned digit, unsigned sector, unsigned version);
+
+void oracle_set_packed(struct oracle *oracle, unsigned digit, unsigned sector, unsigned version);
+
+/* Every sector holds what is below. */
+void oracle_start_from_below(struct oracle *oracle);
 
 /* A value was issued: acknowledged, or perhaps there and perhaps not. */
 void oracle_issue(struct oracle *oracle, unsigned digit, unsigned sector, uint64_t hash,

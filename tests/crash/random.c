@@ -68,21 +68,10 @@ static void before_flush(void *context)
 /* Goes on from what the cut left: that, and nothing else, is what the guest has now. */
 static bool take_over(struct runner *runner)
 {
-    struct check check;
-
     world_copy(&world, &spare);
     world.sim.disk.ops = &world.sim.ops;
     view_init(&cut_view, &world.sim);
-    check_state(&cut_view, &check);
-    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < (1u << world.cluster_bits) / SECTOR; sector++) {
-            struct sector_values *values = &world.oracle.values[digit][sector];
-
-            values->hashes[0] = guest_hash(&cut_view, &check, digit, sector);
-            values->count = 1;
-            values->live = 1;
-        }
-    }
+    world_adopt(&world, &cut_view);
     runner->cuts_count++;
     runner->was_cut = false;
     world.is_faulty = world.is_lost = false;

@@ -19,6 +19,10 @@ const char *alphabet_plain(const struct base *base)
         return "W2,H3,W4,W6,D0,D4,F,R,C";
     if (strcmp(base->name, "zeroalloc") == 0)
         return "W0,H0,H2,T2,W2,D2,z0,Z2,H1,D0,H6,F,R,C";
+    if (strncmp(base->name, "packed", 6) == 0)
+        return "W0,H0,T1,H1,X1,W2,D0,D2,Z1,z2,H3,T6,F,R,C";
+    if (base->lowers_count > 0)
+        return "W0,H0,T1,T2,T3,X2,H5,T5,D0,D1,Z3,z0,Z4,W6,F,R,C";
     return "W0,H0,T1,H2,T2,X1,W4,H6,D0,Z1,z0,D4,F,R,C,E";
 }
 

@@ -19,6 +19,17 @@ enum qc_seed_number qc_seed = SEED_NUMBER(QC_SEEDED);
 enum qc_seed_number qc_seed;
 #endif
 
+static struct qc_unpacker unpacker;
+
+static qc_status find_lower(struct qc_bases *finder, struct qc_base *base)
+{
+    (void)finder;
+    base->disk = &lowers[base->depth - 1].disk;
+    return QC_OK;
+}
+
+static struct qc_bases finder = {find_lower};
+
 static bool fail(struct world *world, const char *what, const char *op, const char *note)
 {
     if (world->violation == NULL) {
@@ -39,6 +50,8 @@ void world_build(struct world *world, const struct base *base, uint32_t unit_byt
     world->violation = NULL;
     world->is_faulty = world->is_lost = world->may_leak = false;
     world->options.write_through = base->is_write_through;
+    world->options.bases = &finder;
+    world->options.unpacker = &unpacker;
     world->cluster_bits = base_cluster_bits(base, unit_bytes);
     base_build(base, unit_bytes, &world->sim, &world->oracle);
 }
@@ -61,14 +74,51 @@ void world_copy(struct world *target, const struct world *source)
 {
     memcpy(target, source, offsetof(struct world, sim));
     sim_copy(&target->sim, &source->sim);
+    qc_unpacker_forget(&unpacker, &target->image);
 }
 
-/* An operation that was answered: is the answer one the engine may give here? */
+void world_adopt(struct world *world, struct view *view)
+{
+    struct judgement judgement;
+
+    judge_now(view, &world->oracle, world->cluster_bits, &judgement);
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        for (unsigned sector = 0; sector < cluster_sectors(world); sector++) {
+            struct sector_values *values = &world->oracle.values[digit][sector];
+
+            values->hashes[0] = guest_hash(view, &judgement, &world->oracle, digit, sector);
+            values->count = 1;
+            values->live = 1;
+        }
+    }
+}
+
+uint32_t world_lower_reads(void)
+{
+    uint32_t count = 0;
+
+    for (unsigned i = 0; i < LOWERS_MAX; i++)
+        count += lowers[i].calls_count[SIM_READ];
+    return count;
+}
+
+static bool has_struck(const struct sim_disk *sim)
+{
+    return sim->fault.is_armed && sim->fault.hits_count > 0;
+}
+
+/*
+ * An operation that was answered: is the answer one the engine may give here? The layers below are
+ * no reason for a flush to fail.
+ */
 static bool is_answer_due(struct world *world, const char *op, qc_status status)
 {
-    bool has_struck = world->sim.fault.is_armed && world->sim.fault.hits_count > 0;
+    bool is_struck = has_struck(&world->sim);
 
-    if (status == QC_OK || has_struck || world->is_faulty)
+    for (unsigned i = 0; i < world->base->lowers_count && strchr("FCfcg!", op[0]) == NULL; i++)
+        is_struck |= has_struck(&lowers[i]);
+
+    if (status == QC_OK || is_struck || world->is_faulty)
         return true;
     if (status == QC_NOSPACE && world->base->is_tight)
         return true;
@@ -141,12 +191,20 @@ static qc_status write_across(struct world *world, unsigned digit)
     return status;
 }
 
+/* Version 2 cannot say "zeros" where something lies below: there a discard changes nothing. */
+static bool is_discard_idle(const struct world *world)
+{
+    return world->base->version < 3 && world->base->lowers_count > 0;
+}
+
 static qc_status erase(struct world *world, unsigned digit, char kind)
 {
     uint64_t guest_off = base_guest_off(digit, world->cluster_bits);
     uint64_t len = UINT64_C(1) << world->cluster_bits;
     qc_status status;
 
+    if (kind == 'D' && is_discard_idle(world))
+        return qc_discard(&world->image, guest_off, len);
     issue(world, digit, 0, cluster_sectors(world), true, false);
     if (kind == 'D')
         status = qc_discard(&world->image, guest_off, len);
@@ -159,8 +217,11 @@ static qc_status erase(struct world *world, unsigned digit, char kind)
 
 static bool flush(struct world *world, const char *op, bool is_settling)
 {
+    uint32_t reads_before = world_lower_reads();
     qc_status status = is_settling ? qc_settle(&world->image) : qc_flush(&world->image);
 
+    if (world_lower_reads() != reads_before)
+        return fail(world, "a flush reads what lies below", op, "");
     if (!is_answer_due(world, op, status))
         return false;
     if (status == QC_OK)
@@ -183,7 +244,7 @@ static bool restart(struct world *world)
     for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
         for (unsigned sector = 0; sector < cluster_sectors(world); sector++)
             oracle_see(&world->oracle.values[digit][sector],
-                       guest_hash(&view, &judgement.check, digit, sector));
+                       guest_hash(&view, &judgement, &world->oracle, digit, sector));
     }
     return world_open(world);
 }
@@ -298,6 +359,10 @@ bool world_do(struct world *world, const char *op)
 {
     if (!do_op(world, op))
         return false;
+    for (unsigned i = 0; i < world->base->lowers_count; i++) {
+        if (lowers[i].broken_count > 0)
+            return fail(world, "a request that no engine may make of a layer below", op, "");
+    }
     if (world->sim.broken_count > 0)
         return fail(world, "a request that no engine may make of a disk", op, "");
     return world->is_blind || world->is_lost || world_read_back(world);

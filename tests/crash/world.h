@@ -33,6 +33,11 @@ struct op {
     char text[OP_CHARS_MAX];
 };
 
+/*
+ * What lies below never changes and is no part of a world; nothing but reads may reach it, and none
+ * of a flush. Nor is the memory for compressed clusters a part: each copy of a world starts
+ * without.
+ */
 struct world {
     const struct base *base;
     const char *violation; /* NULL: none. What went wrong in an operation itself */
@@ -52,8 +57,14 @@ struct world {
 
 void world_build(struct world *world, const struct base *base, uint32_t unit_bytes);
 
-/* Opens the image that lies on the world's disk. */
+/* Opens the image that lies on the world's disk, over the layers of the base built last. */
 bool world_open(struct world *world);
+
+/* What the disk holds, at rest, is all that the guest may find from now on. */
+void world_adopt(struct world *world, struct view *view);
+
+/* Reads of the layers below, so far. */
+uint32_t world_lower_reads(void);
 
 void world_copy(struct world *target, const struct world *source);
 

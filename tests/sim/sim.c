@@ -155,6 +155,13 @@ static bool is_allowed(struct sim_disk *sim, uint64_t host_off, size_t len)
     return false;
 }
 
+/* Of a disk that is only read nothing else is asked (disk.h). */
+static bool is_writable(struct sim_disk *sim)
+{
+    sim->broken_count += sim->disk.readonly;
+    return !sim->disk.readonly;
+}
+
 static qc_status sim_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
 {
     struct sim_disk *sim = sim_of(disk);
@@ -184,7 +191,7 @@ static qc_status sim_write(struct qc_disk *disk, uint64_t host_off, const void *
     uint64_t landed = len;
     bool is_failing;
 
-    if (!is_allowed(sim, host_off, len))
+    if (!is_writable(sim) || !is_allowed(sim, host_off, len))
         return QC_IO;
     is_failing = strikes(sim, SIM_WRITE);
     if (is_failing && sim->fault.landing == SIM_LANDS_NOTHING)
@@ -201,6 +208,8 @@ static qc_status sim_flush(struct qc_disk *disk)
 {
     struct sim_disk *sim = sim_of(disk);
 
+    if (!is_writable(sim))
+        return QC_IO;
     if (sim->before_flush != NULL)
         sim->before_flush(sim->context);
     if (strikes(sim, SIM_FLUSH)) {
@@ -220,7 +229,7 @@ static qc_status sim_grow(struct qc_disk *disk, uint64_t size_bytes)
 {
     struct sim_disk *sim = sim_of(disk);
 
-    if (size_bytes > sim->bytes_max)
+    if (!is_writable(sim) || size_bytes > sim->bytes_max)
         return QC_NOSPACE;
     if (size_bytes > disk->size_bytes)
         disk->size_bytes = size_bytes;
@@ -233,7 +242,7 @@ static void sim_trim(struct qc_disk *disk, uint64_t host_off, uint64_t len)
     uint8_t poison[SECTOR];
 
     sim->trims_count++;
-    if (!is_allowed(sim, host_off, len))
+    if (!is_writable(sim) || !is_allowed(sim, host_off, len))
         return;
     for (uint64_t off = host_off; off < host_off + len; off += SECTOR) {
         sim_fill_poison(poison, off);

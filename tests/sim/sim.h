@@ -8,7 +8,7 @@
  *
  * Promises: the struct is plain memory without pointers to itself but for disk.ops, so that a copy
  * put back at the same address is the disk as it was. Requests that break the engine's promises to
- * a disk (disk.h) are counted in broken_count.
+ * a disk (disk.h) are counted in broken_count; with disk.readonly set, all that is not a read.
  *
  * Left to others: which of the outcomes to look at (crash/view.c).
  */
