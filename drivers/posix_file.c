@@ -12,7 +12,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -141,4 +143,44 @@ int posix_file_init(struct posix_file *file, int fd)
     file->disk.block_bytes = (uint32_t)block_bytes;
     file->disk.readonly = (flags & O_ACCMODE) == O_RDONLY;
     return 0;
+}
+
+/* One step down. Opening must not wait for the other end of what turns out to be a pipe. */
+static int open_part(int folder, const char *name, size_t length)
+{
+    char part[NAME_MAX + 1];
+
+    if (length > NAME_MAX) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(part, name, length);
+    part[length] = '\0';
+    return openat(folder, part, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+}
+
+int posix_file_open_below(struct posix_file *file, int folder, const char *name, int *ret_folder)
+{
+    int above = -1, fd = fcntl(folder, F_DUPFD_CLOEXEC, 0), error;
+
+    /* Behind the last part, fd is the file and above the folder that it lies in. */
+    for (name += strspn(name, "/"); fd >= 0 && *name != '\0'; name += strspn(name, "/")) {
+        size_t length = strcspn(name, "/");
+
+        if (above >= 0)
+            close(above);
+        above = fd;
+        fd = open_part(above, name, length);
+        name += length;
+    }
+    error = fd < 0 ? errno : posix_file_init(file, fd);
+    if (error == 0) {
+        *ret_folder = above;
+        return 0;
+    }
+    if (above >= 0)
+        close(above);
+    if (fd >= 0)
+        close(fd);
+    return error;
 }

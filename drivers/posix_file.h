@@ -5,7 +5,8 @@
  * Promises: the size is taken once, when the disk is made; reads and writes are whole or fail; a
  * regular file grows, and what it grew by is reserved where its file system can do that, so that a
  * write into new space does not meet a full host. A host without room is QC_NOSPACE.
- * Left to others: opening and closing the descriptor, and keeping other writers away from the file.
+ * Left to others: closing the descriptor, opening it where the name is the user's own, and keeping
+ * other writers away from the file.
  */
 #ifndef POSIX_FILE_H
 #define POSIX_FILE_H
@@ -23,5 +24,13 @@ struct posix_file {
  * block device, else what the system said.
  */
 int posix_file_init(struct posix_file *file, int fd);
+
+/*
+ * Makes file a disk over the file that name, a path out of an image without "..", has below a
+ * folder; it is only read. No part of name may be a symbolic link, so that it cannot lead out.
+ * ret_folder is a descriptor of the folder in which the file lies; both are the caller's to close.
+ * Returns 0, or an errno value: ELOOP for a symbolic link, those of posix_file_init and openat.
+ */
+int posix_file_open_below(struct posix_file *file, int folder, const char *name, int *ret_folder);
 
 #endif

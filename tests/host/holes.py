@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Three shapes in which QEMU's order of writes leaves a hole, on this engine and on QEMU itself.
+"""Four shapes in which QEMU's order of writes leaves a hole, on this engine and on QEMU itself.
 
 Both serve the same image to the same client; what they ask of its file is recorded and replayed:
 everything up to a flush, of what came after it every subset (of many calls a sample), as a power
@@ -13,7 +13,6 @@ what was written; a hole that the installed QEMU does not show is said and is no
 
 import argparse
 import itertools
-import json
 import random
 import subprocess
 import sys
@@ -56,6 +55,10 @@ SHAPES = [
           (f"write -P 17 0 {CLUSTER}", f"write -P 18 {CLUSTER} {CLUSTER}"),
           (("discard", 0, CLUSTER, 0), ("write", MIB, CLUSTER, 33), FLUSHED,
            ("zero", CLUSTER, CLUSTER, 0), ("write", MIB + CLUSTER, CLUSTER, 34), FLUSHED)),
+    Shape("H1c", "reuse of a compressed cluster's space", "",
+          (f"write -c -P 17 0 {CLUSTER}",),
+          (("write", 0, 4 * KIB, 33), ("write", MIB, CLUSTER, 34), FLUSHED,
+           ("write", 8 * KIB, 4 * KIB, 35), ("write", MIB + CLUSTER, CLUSTER, 36), FLUSHED)),
     Shape("H2", "host discard before the unmapping is durable", "",
           (f"write -P 17 0 {CLUSTER}", f"write -P 18 {CLUSTER} {CLUSTER}"),
           (("discard", 0, CLUSTER, 0), FLUSHED, ("discard", CLUSTER, CLUSTER, 0), FLUSHED)),
@@ -242,7 +245,7 @@ def both(build, shape):
 
 def row(shape, ours, qemus):
     cells = [f"{tried:5} {sum(wrong.values()):9}" for tried, wrong in (ours, qemus)]
-    line = f"{shape.name}  {shape.what:46} {cells[0]}   {cells[1]}"
+    line = f"{shape.name:4}{shape.what:46} {cells[0]}   {cells[1]}"
     return line if qemus[1] else line + "  (this QEMU does not show it)"
 
 

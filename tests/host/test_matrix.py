@@ -48,13 +48,17 @@ def map_of_export(uri):
     return merged((entry["offset"], entry["length"], entry["type"] == 0) for entry in entries)
 
 
-def compare(image, path, start, length):
-    """QEMU reads a window of both and finds no difference."""
+def compare(*images):
+    """QEMU reads both and finds no difference."""
+    assert client("qemu-img", "compare", *images) == "Images are identical.\n"
+
+
+def compare_window(image, path, start, length):
+    """Not for an image with layers below: through a window QEMU 7.2 takes what they hold for zeros.
+    """
     window = f"driver=raw,offset={start},size={length},file.driver="
-    said = client("qemu-img", "compare", "--image-opts",
-                  f"{window}qcow2,file.file.driver=file,file.file.filename={image}",
-                  f"{window}nbd,file.server.type=unix,file.server.path={path}")
-    assert said == "Images are identical.\n"
+    compare("--image-opts", f"{window}qcow2,file.file.driver=file,file.file.filename={image}",
+            f"{window}nbd,file.server.type=unix,file.server.path={path}")
 
 
 def check_cell(build, folder, cell, image, *parameters):
@@ -69,13 +73,14 @@ def check_cell(build, folder, cell, image, *parameters):
             client("nbdcopy", uri, folder / "copy.raw")
             client("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, folder / "qemu.raw")
             assert filecmp.cmp(folder / "copy.raw", folder / "qemu.raw", shallow=False)
-        windows = [(0, size)]
-        if size > WHOLE_BYTES_MAX:
-            windows = [(max(0, start - cell.cluster_bytes), start + length + cell.cluster_bytes)
-                       for start, length, is_data in runs if is_data]
-            assert windows, "nothing to compare"
+        if size <= WHOLE_BYTES_MAX:
+            compare("-f", "qcow2", "-F", "raw", image, uri)
+            return
+        windows = [(max(0, start - cell.cluster_bytes), start + length + cell.cluster_bytes)
+                   for start, length, is_data in runs if is_data]
+        assert windows, "nothing to compare"
         for start, end in windows:
-            compare(image, path, start, min(end, size) - start)
+            compare_window(image, path, start, min(end, size) - start)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=[cell.name for cell in CELLS])
@@ -122,7 +127,8 @@ def read_at(link, guest_off, length):
 
 
 SCATTERED = [cell for cell in CELLS if cell.guest_bytes <= COPY_BYTES_MAX and
-             cell.kind in ("fragmented", "zero", "snapshot", "partial", "tables", "unaligned")]
+             (cell.kind in ("fragmented", "zero", "snapshot", "partial", "tables", "unaligned",
+                            "repacked") or len(cell.chain()) > 2)]
 
 
 @pytest.mark.parametrize("cell", SCATTERED, ids=[cell.name for cell in SCATTERED])

@@ -1,194 +1,34 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 """Images of every shape, written to through the plugin in any order, are what QEMU then reads.
 
-Each test works on a copy of one image of images/matrix.py, or of one with snapshots: a seeded mix
-of writes, zeroes, discards, flushes and reads against a plain array of bytes. Afterwards qemu-img
-check finds nothing, leaks included, qemu-img reads the bytes of that array, and every snapshot is
-as it was. The seed is printed; QC_SEED=n chooses another one, here and in test_fio.py.
+Each test of a mix (mix.py) works on a copy of one image of images/matrix.py, or of one with
+snapshots. Then what writing costs, what it must leave alone, and where there is no space.
+QC_SEED=n chooses another seed, here and in test_fio.py.
 """
 
 import errno
-import hashlib
 import json
 import os
 import random
 import signal
 import subprocess
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import nbd
 import pytest
 
-from images.matrix import GIB, KIB, MIB, SECTOR, Cell, cells, cluster_count, scattered, size_name
+from images.matrix import GIB, KIB, MIB, Cell, cells, cluster_count, scattered, size_name
+from mix import SEED, write_into
 from serve import FLUSH, GROW, READ, WRITE, client, export, recorded
-
-SEED = int(os.environ.get("QC_SEED", "1"))
-STEPS = 48
-WHOLE_BYTES_MAX = 8 * MIB
-WINDOWS_MAX = 6
-WRITE_BYTES_MAX = 256 * KIB
-POOLS_KIB = (64, 64, 96, 1280)
-
-
-@dataclass
-class Window:
-    """A stretch of the guest disk and what it holds."""
-
-    guest_off: int
-    content: bytearray
-
-
-@contextmanager
-def connected(build, folder, image, *parameters, **options):
-    """A client of the export. The connection ends well, then the server."""
-    with export(build, folder, image, *parameters, **options) as path:
-        link = nbd.NBD()
-        link.connect_uri(f"nbd+unix:///?socket={path}")
-        yield link
-        link.shutdown()
-
-
-def copy_of(image, folder):
-    copy = folder / "image.qcow2"
-    client("cp", "--sparse=always", image, copy)
-    return copy
-
-
-def read_by_qemu(image, guest_off, length, folder):
-    """Bytes as qemu-img reads them, holes included."""
-    raw = folder / "window.raw"
-    client("qemu-img", "convert", "-O", "raw", "--image-opts",
-           f"driver=raw,offset={guest_off},size={length},file.driver=qcow2,"
-           f"file.file.driver=file,file.file.filename={image}", raw)
-    content = raw.read_bytes()
-    raw.unlink()
-    assert len(content) == length
-    return content
-
-
-def check(image):
-    """No error and no leak."""
-    client("qemu-img", "check", "-q", "-f", "qcow2", image)
-
-
-def choose_windows(image, size, cluster_bytes, dice):
-    """All of a small disk; of a large one both ends and what lies around some of its data."""
-    if size <= WHOLE_BYTES_MAX:
-        return [(0, size)]
-    found = json.loads(client("qemu-img", "map", "-f", "qcow2", "--output=json", image))
-    starts = [entry["start"] for entry in found if entry["data"]]
-    starts = dice.sample(starts, min(len(starts), WINDOWS_MAX - 2)) + [0, size]
-    length = min(6 * cluster_bytes, WHOLE_BYTES_MAX)
-    windows, end = [], 0
-    for start in sorted(starts):
-        start = min(max(end, (start - 2 * cluster_bytes) // SECTOR * SECTOR), size)
-        end = min(start + length, size)
-        if start < end:
-            windows.append((start, end - start))
-    return windows
-
-
-def snapshots_of(image, folder):
-    """{name: digest of what qemu-img reads of it}"""
-    found = {}
-    info = json.loads(client("qemu-img", "info", "-f", "qcow2", "--output=json", image))
-    for entry in info.get("snapshots", []):
-        raw = folder / "snapshot.raw"
-        client("qemu-img", "convert", "-f", "qcow2", "-O", "raw", "-l", entry["name"], image, raw)
-        found[entry["name"]] = hashlib.sha256(raw.read_bytes()).hexdigest()
-        raw.unlink()
-    return found
-
-
-# ---- the mix ---------------------------------------------------------------------------------
-
-
-class Mix:
-    """One operation after the other, on the export and on the arrays alike."""
-
-    def __init__(self, link, windows, cluster_bytes, dice):
-        self.link, self.windows, self.cluster_bytes, self.dice = link, windows, cluster_bytes, dice
-
-    def place(self):
-        """(window, start in it, length): sectors, bytes, or whole clusters."""
-        window = self.dice.choice(self.windows)
-        size = len(window.content)
-        unit = self.dice.choice((1, SECTOR, SECTOR, self.cluster_bytes, self.cluster_bytes))
-        unit = unit if unit <= size else SECTOR
-        length_max = min(size, max(3 * self.cluster_bytes, WRITE_BYTES_MAX), 8 * self.cluster_bytes)
-        start = self.dice.randrange(size) // unit * unit
-        length = self.dice.randint(1, max(1, length_max // unit)) * unit
-        return window, start, min(length, size - start)
-
-    def step(self):
-        kind = self.dice.choices((self.write, self.zero, self.trim, self.read, self.flush),
-                                 (10, 4, 4, 3, 2))[0]
-        kind(*self.place())
-
-    def flags(self):
-        return nbd.CMD_FLAG_FUA if self.dice.random() < 0.1 else 0
-
-    def write(self, window, start, length):
-        data = self.dice.randbytes(length)
-        self.link.pwrite(data, window.guest_off + start, self.flags())
-        window.content[start:start + length] = data
-
-    def zero(self, window, start, length):
-        keep = self.dice.choice((0, nbd.CMD_FLAG_NO_HOLE))
-        self.link.zero(length, window.guest_off + start, keep | self.flags())
-        window.content[start:start + length] = bytes(length)
-
-    def trim(self, window, start, length):
-        """Whole clusters go, the guest disk's last one may be short; parts stay."""
-        guest_off, unit = window.guest_off + start, self.cluster_bytes
-        self.link.trim(length, guest_off, self.flags())
-        end = guest_off + length
-        first = -(-guest_off // unit) * unit
-        last = end if end == self.link.get_size() else end // unit * unit
-        if first < last:
-            first, last = first - window.guest_off, last - window.guest_off
-            window.content[first:last] = bytes(last - first)
-
-    def read(self, window, start, length):
-        assert self.link.pread(length, window.guest_off + start) == \
-            window.content[start:start + length], f"{length} bytes at {window.guest_off + start}"
-
-    def flush(self, *_place):
-        self.link.flush()
-
-
-def write_into(build, image, folder, cluster_bytes, name):
-    """The mix on the image, and all that must hold afterwards."""
-    dice = random.Random(f"{SEED} {name}")
-    print(f"replay: make test ONLY='{name}' QC_SEED={SEED}")
-    info = json.loads(client("qemu-img", "info", "-f", "qcow2", "--output=json", image))
-    size = info["virtual-size"]
-    snapshots = snapshots_of(image, folder)
-    windows = [Window(start, bytearray(read_by_qemu(image, start, length, folder)))
-               for start, length in choose_windows(image, size, cluster_bytes, dice)]
-    parameters = [f"pool_kib={dice.choice(POOLS_KIB)}",
-                  f"write_through={dice.choice(('true', 'false', 'false', 'false'))}"]
-    with connected(build, folder, image, *parameters) as link:
-        mix = Mix(link, windows, cluster_bytes, dice)
-        for _ in range(STEPS):
-            mix.step()
-        for window in windows:
-            mix.read(window, 0, len(window.content))
-    check(image)
-    for window in windows:
-        assert read_by_qemu(image, window.guest_off, len(window.content), folder) == \
-            window.content, f"QEMU reads something else at {window.guest_off}"
-    assert snapshots_of(image, folder) == snapshots
-
+from tools import check, connected, copy_of, poke, read_by_qemu
 
 WRITABLE = [cell for cell in cells() if cell.kind not in ("dirty", "bitmap")]
 
 
 @pytest.mark.parametrize("cell", WRITABLE, ids=[cell.name for cell in WRITABLE])
 def test_mix(cell, build, cache, tmp_path):
-    image = copy_of(cell.make(cache / "matrix"), tmp_path)
-    write_into(build, image, tmp_path, cell.cluster_bytes, f"test_mix[{cell.name}]")
+    image = copy_of(cell, cache, tmp_path)
+    write_into(build, cell, image, tmp_path, f"test_mix[{cell.name}]")
 
 
 def snapshots(version, cluster_bytes, refcount_bits):
@@ -211,8 +51,8 @@ SHARED += [snapshots(3, size, 2) for size in (512, 64 * KIB, 2 * MIB)]
 
 @pytest.mark.parametrize("cell", SHARED, ids=[cell.name for cell in SHARED])
 def test_mix_with_snapshots(cell, build, cache, tmp_path):
-    image = copy_of(cell.make(cache / "matrix"), tmp_path)
-    write_into(build, image, tmp_path, cell.cluster_bytes, f"test_mix_with_snapshots[{cell.name}]")
+    image = copy_of(cell, cache, tmp_path)
+    write_into(build, cell, image, tmp_path, f"test_mix_with_snapshots[{cell.name}]")
 
 
 # ---- what it costs ---------------------------------------------------------------------------
@@ -325,12 +165,6 @@ def test_killed(build, tmp_path):
 # ---- what writing must leave alone -----------------------------------------------------------
 
 
-def poke(path, host_off, data):
-    with open(path, "r+b") as image:
-        image.seek(host_off)
-        image.write(data)
-
-
 def test_unknown_header_content(build, tmp_path):
     """Header fields, feature bits and extensions that nobody knows stay, byte for byte, also where
     the header is written because the refcount table moves."""
@@ -374,7 +208,7 @@ def test_bitmap(build, cache, tmp_path):
     """A dirty bitmap goes stale by being written past: its autoclear bit is cleared. QEMU then
     counts the bitmap's own clusters as leaked, and nothing else."""
     cell, = (cell for cell in cells() if cell.kind == "bitmap")
-    image = copy_of(cell.make(cache / "matrix"), tmp_path)
+    image = copy_of(cell, cache, tmp_path)
     with connected(build, tmp_path, image) as link:
         link.pwrite(b"a" * 512, 0)
     found = json.loads(client("qemu-img", "check", "-f", "qcow2", "--output=json", image, status=3))

@@ -2,18 +2,18 @@
 /*
  * The engine behind nbdkit, so that every NBD client can use an image through it:
  *
- *   nbdkit nbdkit-qcow2efi-plugin.so file=IMAGE [readonly=BOOL] [write_through=BOOL] [pool_kib=N]
+ *   nbdkit nbdkit-qcow2efi-plugin.so file=IMAGE [readonly=BOOL] [write_through=BOOL]
+ *          [backing=BOOL] [pool_kib=N]
  *
- * Promises: the same core as in firmware, in the same kind of memory (one static image, one static
- * pool); an image that is refused stops nbdkit before it serves, with the engine's sentence as the
- * error line; one that takes no writes is served read-only, with the reason as a line. NBD's flush
- * is the engine's, all connections share it; the last one to close, and the end of the server,
- * leave the image without leaks.
+ * Promises: the same core as in firmware, in the same kind of memory (all of it static); an image
+ * that is refused stops nbdkit before it serves, with the engine's sentence as the error line; one
+ * that takes no writes is served read-only, with the reason as a line. NBD's flush is the engine's,
+ * all connections share it; the last one to close, and the end of the server, leave the image
+ * without leaks. Extents follow what QEMU exports for the same image: a hole is what is unallocated
+ * in every layer and what is a zero cluster, whether or not it keeps space.
  *
- * Extents follow what QEMU exports for the same image: a hole that reads as zeros is an unallocated
- * range and a zero cluster alike, whether or not it keeps a cluster.
- *
- * Left to others: locking of the image against other programs; nbdkit serialises the requests.
+ * Left to others: which files a chain may reach (chain.c); locking of the image against other
+ * programs; nbdkit serialises the requests.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,10 +21,9 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../../core/qcow2.h"
-#include "../../drivers/posix_file.h"
+#include "chain.h"
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -39,11 +38,12 @@
 
 static _Alignas(QC_PAGE_BYTES) uint8_t pool[QC_POOL_BYTES_MAX];
 static struct qc_cache cache;
+static struct qc_unpacker unpacker;
 static struct qc_image image;
-static struct posix_file file;
+static struct chain chain;
 
 static const char *file_name; /* owned by nbdkit, valid as long as the plugin */
-static struct qc_open_options options;
+static struct qc_open_options options = {.bases = &chain.bases, .unpacker = &unpacker};
 static unsigned pool_kib = POOL_KIB_DEFAULT;
 static _Atomic unsigned connections_count; /* opened and closed by threads of their own */
 
@@ -67,6 +67,14 @@ static int plugin_config(const char *key, const char *value)
         return parse_bool(value, &options.readonly);
     if (strcmp(key, "write_through") == 0)
         return parse_bool(value, &options.write_through);
+    if (strcmp(key, "backing") == 0) {
+        bool is_wanted;
+
+        if (parse_bool(value, &is_wanted) < 0)
+            return -1;
+        options.is_backing_off = !is_wanted;
+        return 0;
+    }
     if (strcmp(key, "pool_kib") == 0) {
         if (nbdkit_parse_unsigned("pool_kib", value, &pool_kib) < 0)
             return -1;
@@ -105,8 +113,7 @@ static bool is_writable(void)
 /* Before nbdkit forks and listens: a refusal is the exit status of the command. */
 static int plugin_get_ready(void)
 {
-    int fd = open(file_name, (options.readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-    int error = fd < 0 ? errno : posix_file_init(&file, fd);
+    int error = chain_open(&chain, file_name, options.readonly ? O_RDONLY : O_RDWR);
     qc_status status;
 
     if (error) {
@@ -114,7 +121,7 @@ static int plugin_get_ready(void)
         return -1;
     }
     qc_cache_init(&cache, pool, (size_t)pool_kib * 1024);
-    status = qc_open(&image, &cache, &file.disk, &options);
+    status = qc_open(&image, &cache, &chain.files[0].disk, &options);
     if (status != QC_OK) {
         nbdkit_error("%s", status == QC_FOREIGN ? "not a qcow2 image" : qc_detail(&image));
         options.readonly = true; /* there is nothing to settle */
@@ -134,10 +141,10 @@ static void settle(void)
 
 static void plugin_unload(void)
 {
-    if (!file.disk.ops)
+    if (chain.files_count == 0)
         return;
     settle();
-    close(file.fd);
+    chain_close(&chain);
 }
 
 static void *plugin_open(int readonly)
@@ -266,10 +273,12 @@ static int plugin_extents(void *handle, uint32_t count, uint64_t guest_off, uint
     while (guest_off < end) {
         struct qc_extent extent;
         uint32_t type;
+        bool is_data;
 
         if (answer(qc_map(handle, guest_off, end - guest_off, &extent)) < 0)
             return -1;
-        type = extent.kind == QC_EXTENT_DATA ? 0 : NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO;
+        is_data = extent.kind == QC_EXTENT_DATA || extent.kind == QC_EXTENT_COMPRESSED;
+        type = is_data ? 0 : NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO;
         if ((flags & NBDKIT_FLAG_REQ_ONE) && guest_off > begin && type != last_type)
             break;
         if (nbdkit_add_extent(extents, guest_off, extent.len, type) < 0)
@@ -289,6 +298,7 @@ static struct nbdkit_plugin plugin = {
     .config_help = "file=IMAGE          the qcow2 image (required)\n"
                    "readonly=BOOL       take no writes, default false\n"
                    "write_through=BOOL  every write is durable when it is answered, default false\n"
+                   "backing=BOOL        with the layers below; off means read-only, default true\n"
                    "pool_kib=N          memory for metadata, 64 to 65536, default 1280",
     .magic_config_key = "file",
     .get_ready = plugin_get_ready,
