@@ -4,10 +4,13 @@
  *
  * A piece goes straight from or to the caller's buffer when it starts on a block, holds whole
  * blocks and the buffer is aligned as the device wants; else it goes through the bounce buffer.
- * What fits the bounce buffer as a whole is one piece even where its middle could go straight: a
- * request to a device costs more than the copy.
+ * There is one such buffer for all disks, as there is one request at a time. What fits it as a
+ * whole is one piece even where its middle could go straight: a request to a device costs more than
+ * the copy.
  */
 #include "efi_block.h"
+
+static _Alignas(EFI_BLOCK_IO_ALIGN_MAX) uint8_t bounce[EFI_BLOCK_BOUNCE_BYTES];
 
 static bool is_power_of_two(uint64_t value)
 {
@@ -106,10 +109,10 @@ static qc_status block_read(struct qc_disk *disk, uint64_t host_off, void *buf, 
         if (piece.is_direct) {
             status = read_blocks(block, host_off, out, piece.len);
         } else {
-            status = read_blocks(block, host_off - piece.head, block->bounce,
+            status = read_blocks(block, host_off - piece.head, bounce,
                                  (piece.head + piece.len + mask) & ~mask);
             if (status == QC_OK)
-                __builtin_memcpy(out, block->bounce + piece.head, piece.len);
+                __builtin_memcpy(out, bounce + piece.head, piece.len);
         }
         if (status != QC_OK)
             return status;
@@ -135,12 +138,12 @@ static qc_status write_bounced(struct efi_block *block, uint64_t host_off, const
 
     if (piece->head != 0 || is_end_part) {
         qc_status status =
-            read_blocks(block, host_off - piece->head + from, block->bounce + from, to - from);
+            read_blocks(block, host_off - piece->head + from, bounce + from, to - from);
         if (status != QC_OK)
             return status;
     }
-    __builtin_memcpy(block->bounce + piece->head, buf, piece->len);
-    return write_blocks(block, host_off - piece->head, block->bounce, span);
+    __builtin_memcpy(bounce + piece->head, buf, piece->len);
+    return write_blocks(block, host_off - piece->head, bounce, span);
 }
 
 static qc_status block_write(struct qc_disk *disk, uint64_t host_off, const void *buf, size_t len)

@@ -3,14 +3,14 @@
  * A disk for the engine on top of a firmware disk: EFI_BLOCK_IO_PROTOCOL (UEFI 2.10, 13.9).
  *
  * Promises: a request that the device can take as it is becomes one ReadBlocks or WriteBlocks with
- * the caller's own buffer. Any other takes the bytes that do not fit through the struct's buffer,
- * and never reads a block twice; a block that is written in part keeps its other bytes. A flush is
- * the device's FlushBlocks: whether that reaches the medium is the firmware's driver's to know. The
- * medium is the one seen at init: after a change every request fails.
+ * the caller's own buffer. Any other takes the bytes that do not fit through a buffer that
+ * all disks share, and never reads a block twice; a block that is written in part keeps its other
+ * bytes. A flush is the device's FlushBlocks: whether that reaches the medium is the firmware's
+ * driver's to know. The medium is the one seen at init: after a change every request fails.
  *
- * Left to others: finding the protocol, keeping it open, and one call at a time. Disk I/O is not
- * used for data: it would cost a second layer of the same work for each request. The disk's size is
- * fixed, and it is told of nothing that is not needed any more.
+ * Left to others: finding the protocol, keeping it open, and one call at a time over all disks.
+ * Disk I/O is not used for data: it would cost a second layer of the same work for each request.
+ * The disk's size is fixed, and it is told of nothing that is not needed any more.
  */
 #ifndef DRIVERS_EFI_BLOCK_H
 #define DRIVERS_EFI_BLOCK_H
@@ -30,7 +30,6 @@
 #define EFI_BLOCK_TRANSFER_BYTES_MAX (64u * 1024 * 1024)
 
 struct efi_block {
-    _Alignas(EFI_BLOCK_IO_ALIGN_MAX) uint8_t bounce[EFI_BLOCK_BOUNCE_BYTES];
     struct qc_disk disk; /* what the engine gets */
     EFI_BLOCK_IO_PROTOCOL *parent;
     UINT32 media_id;

@@ -2,8 +2,8 @@
 /*
  * Attaching: from a container to a child handle with Block I/O, and back.
  *
- * Promises: everything an image needs lies in its slot, nothing is allocated; an image that is
- * refused leaves its slot free and one line on the console.
+ * Promises: everything an image needs lies in its slot, in the slot's pool or in what all share,
+ * nothing is allocated; an image that is refused leaves its slot free and one line on the console.
  *
  * Left to others: opening and closing the container's protocols (binding.c), requests (blockio.c).
  */
@@ -12,7 +12,19 @@
 
 #define SECTOR_BYTES 512u /* of the medium's first bytes, as much as a digest of it takes */
 
+/* An image that takes writes logs what changes in its pool, so it gets a large one if it can. */
+#define LARGE_POOLS_MAX  2u
+#define SMALL_POOLS_MAX  (ATTACHED_MAX - LARGE_POOLS_MAX)
+#define LARGE_POOL_BYTES (QC_CACHE_KIB * 1024u / QC_PAGE_BYTES * QC_PAGE_BYTES)
+#define SMALL_POOL_BYTES (LARGE_POOL_BYTES / 2 / QC_PAGE_BYTES * QC_PAGE_BYTES)
+_Static_assert(SMALL_POOL_BYTES >= QC_POOL_BYTES_MIN && LARGE_POOL_BYTES <= QC_POOL_BYTES_MAX,
+               "QC_CACHE_KIB is out of range");
+
+/* The first slots have the large pools. */
 static struct attached slots[ATTACHED_MAX];
+static _Alignas(QC_PAGE_BYTES) uint8_t large_pools[LARGE_POOLS_MAX][LARGE_POOL_BYTES];
+static _Alignas(QC_PAGE_BYTES) uint8_t small_pools[SMALL_POOLS_MAX][SMALL_POOL_BYTES];
+static struct qc_unpacker unpacker;
 
 struct attached *attached_by_container(EFI_HANDLE container)
 {
@@ -55,13 +67,28 @@ struct attached *attached_any(void)
     return NULL;
 }
 
-static struct attached *find_free(void)
+/* A slot of the wanted kind, else any. */
+static struct attached *find_free(bool is_large)
 {
-    for (unsigned i = 0; i < ATTACHED_MAX; i++) {
+    unsigned first = is_large ? 0 : LARGE_POOLS_MAX;
+
+    for (unsigned n = 0; n < ATTACHED_MAX; n++) {
+        unsigned i = (first + n) % ATTACHED_MAX;
+
         if (slots[i].container == NULL)
             return &slots[i];
     }
     return NULL;
+}
+
+static void init_cache(struct attached *attached)
+{
+    size_t i = (size_t)(attached - slots);
+
+    if (i < LARGE_POOLS_MAX)
+        qc_cache_init(&attached->cache, large_pools[i], LARGE_POOL_BYTES);
+    else
+        qc_cache_init(&attached->cache, small_pools[i - LARGE_POOLS_MAX], SMALL_POOL_BYTES);
 }
 
 /* The sentence is part of the digest: what changed about a medium is said. */
@@ -123,15 +150,30 @@ static EFI_STATUS probe(EFI_BLOCK_IO_PROTOCOL *parent, const EFI_DEVICE_PATH *pa
     return EFI_SUCCESS;
 }
 
+/* What the configuration says of the image on this container; NULL: nothing. */
+static const struct config_entry *entry_of(const EFI_DEVICE_PATH *path)
+{
+    struct config_guid guid;
+
+    return path_partition(path, &guid) ? config_entry_of(&config, &guid) : NULL;
+}
+
 static EFI_STATUS open_image(struct attached *attached, EFI_BLOCK_IO_PROTOCOL *parent,
                              const EFI_DEVICE_PATH *path)
 {
+    const struct config_entry *entry = attached->entry;
+    struct qc_open_options options = {
+        .readonly = entry != NULL && entry->is_readonly,
+        .is_backing_off = entry != NULL && entry->is_backing_off,
+        .bases = &attached->bases_finder,
+        .unpacker = &unpacker,
+    };
     EFI_STATUS status;
 
     efi_block_init(&attached->block, parent);
-    qc_cache_init(&attached->cache, attached->pool, sizeof(attached->pool));
-    switch (qc_open(&attached->image, &attached->cache, &attached->block.disk,
-                    &(struct qc_open_options){.readonly = false})) {
+    init_cache(attached);
+    base_init(attached);
+    switch (qc_open(&attached->image, &attached->cache, &attached->block.disk, &options)) {
     case QC_OK:
         blockio_init(attached);
         eraseblock_init(attached);
@@ -143,6 +185,9 @@ static EFI_STATUS open_image(struct attached *attached, EFI_BLOCK_IO_PROTOCOL *p
         break;
     case QC_UNSUPPORTED:
         status = EFI_UNSUPPORTED;
+        break;
+    case QC_REFUSED:
+        status = EFI_ACCESS_DENIED;
         break;
     default:
         status = EFI_DEVICE_ERROR;
@@ -204,36 +249,53 @@ static EFI_STATUS install_child(struct attached *attached, const EFI_DEVICE_PATH
     return EFI_SUCCESS;
 }
 
-EFI_STATUS attach_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
-                        const EFI_DEVICE_PATH *path, bool with_child)
+/* A slot whose container has an image, open if so wanted. */
+static EFI_STATUS take_slot(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
+                            const EFI_DEVICE_PATH *path, bool is_opened,
+                            struct attached **ret_attached)
 {
+    const struct config_entry *entry = entry_of(path);
     struct attached *attached;
     uint64_t digest;
-    EFI_STATUS status;
+    EFI_STATUS status = probe(parent, path, &digest);
 
-    status = probe(parent, path, &digest);
     if (EFI_ERROR(status))
         return status;
-    attached = find_free();
+    attached = find_free(!parent->Media->ReadOnly && (entry == NULL || !entry->is_readonly));
     if (attached == NULL)
         return refuse(EFI_OUT_OF_RESOURCES, digest, path, "no more images can be attached");
     attached->container = container;
     attached->child = NULL;
+    attached->entry = entry;
     attached->digest = digest;
-    attached->is_busy = false;
     attached->is_stopping = false;
-    if (!with_child)
-        return EFI_SUCCESS;
-    status = open_image(attached, parent, path);
+    attached->bases_count = 0;
+    if (is_opened)
+        status = open_image(attached, parent, path);
     if (EFI_ERROR(status))
-        goto fail;
+        attach_release(attached);
+    else
+        *ret_attached = attached;
+    return status;
+}
+
+EFI_STATUS attach_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
+                        const EFI_DEVICE_PATH *path, bool with_child)
+{
+    struct attached *attached;
+    EFI_STATUS status;
+
+    if (!request_claim())
+        return EFI_NOT_READY;
+    status = take_slot(container, parent, path, with_child, &attached);
+    request_release();
+    if (EFI_ERROR(status) || !with_child)
+        return status;
     status = install_child(attached, path);
     if (EFI_ERROR(status))
-        goto fail;
-    say_attached(attached, path);
-    return EFI_SUCCESS;
-fail:
-    attach_release(attached);
+        attach_release(attached);
+    else
+        say_attached(attached, path);
     return status;
 }
 
@@ -250,13 +312,7 @@ EFI_STATUS attach_stop_child(struct attached *attached)
 {
     EFI_STATUS status;
 
-    /*
-     * A parent that sees a new medium in the middle of our request may stop its users at once. The
-     * slot must not be given to another image while that request is still on the stack.
-     */
-    if (attached->is_busy || attached->is_stopping)
-        return EFI_DEVICE_ERROR;
-    if (EFI_ERROR(settle_uninterrupted(attached)))
+    if (attached->is_stopping || EFI_ERROR(settle_uninterrupted(attached)))
         return EFI_DEVICE_ERROR;
     /* From here on every write is settled at once: those above write back when they are told to
      * let go, and nobody could be told of a failure after that. */

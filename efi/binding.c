@@ -94,12 +94,24 @@ static EFI_STATUS EFIAPI binding_start(EFI_DRIVER_BINDING_PROTOCOL *This, EFI_HA
     status = container_open(container, &parent, &path);
     if (EFI_ERROR(status))
         goto out;
-    status =
-        attach_start(container, parent, path, remaining == NULL || !IsDevicePathEnd(remaining));
+    status = base_start(container, parent, path);
+    if (status == EFI_NOT_FOUND)
+        status =
+            attach_start(container, parent, path, remaining == NULL || !IsDevicePathEnd(remaining));
     if (EFI_ERROR(status))
         container_close(container);
 out:
     efi_boot->RestoreTPL(tpl);
+    base_wake();
+    return status;
+}
+
+static EFI_STATUS stop_base(EFI_HANDLE container)
+{
+    EFI_STATUS status = base_stop(container);
+
+    if (!EFI_ERROR(status))
+        container_close(container);
     return status;
 }
 
@@ -109,6 +121,14 @@ static EFI_STATUS EFIAPI binding_stop(EFI_DRIVER_BINDING_PROTOCOL *This, EFI_HAN
     struct attached *attached = attached_by_container(container);
 
     (void)This;
+    /*
+     * A disk that sees a new medium in the middle of a request, or of an image's opening, may stop
+     * its users at once. What that works on must not go while it is still on the stack.
+     */
+    if (request_is_running())
+        return EFI_DEVICE_ERROR;
+    if (base_is(container))
+        return stop_base(container);
     if (attached == NULL)
         return EFI_DEVICE_ERROR;
     if (children_count == 0) {

@@ -3,9 +3,11 @@
  * What the files of the driver share: the firmware's tables, the driver's own protocols, and the
  * images that are attached.
  *
- * An attached image is a slot of a static array. A slot is taken from the moment a container is
- * ours (Disk I/O opened BY_DRIVER) until Stop() gives the container back; it has a child handle
- * unless the firmware asked for none. The array is also the answer to "is this handle ours?".
+ * Requests run one at a time, over all images: the buffers that they bounce and unpack through are
+ * shared. An attached image is a slot of a static array. A slot is taken from the moment a
+ * container is ours (Disk I/O opened BY_DRIVER) until Stop() gives the container back; it has a
+ * child handle unless the firmware asked for none. The array is also the answer to "is this handle
+ * ours?".
  */
 #ifndef EFI_DRIVER_H
 #define EFI_DRIVER_H
@@ -16,6 +18,7 @@
 
 #include "../core/qcow2.h"
 #include "../drivers/efi_block.h"
+#include "config.h"
 #include "path.h"
 #include "proto/erase_block.h"
 
@@ -23,12 +26,8 @@
 #ifndef QC_CACHE_KIB
 #define QC_CACHE_KIB 1280
 #endif
-#define POOL_BYTES (QC_CACHE_KIB * 1024u)
-_Static_assert(POOL_BYTES >= QC_POOL_BYTES_MIN && POOL_BYTES <= QC_POOL_BYTES_MAX,
-               "QC_CACHE_KIB is out of range");
 
 struct attached {
-    _Alignas(QC_PAGE_BYTES) uint8_t pool[POOL_BYTES];
     struct efi_block block;
     struct qc_cache cache;
     struct qc_image image;
@@ -38,10 +37,14 @@ struct attached {
     EFI_EVENT idle_timer, exit_event; /* NULL: not created */
     EFI_HANDLE container;             /* NULL: the slot is free */
     EFI_HANDLE child;                 /* NULL: no child was asked for */
+    const struct config_entry *entry; /* NULL: the configuration says nothing of it */
     uint64_t digest;                  /* of the container's path and first sector, for say_once */
-    bool is_busy;                     /* a request is running */
     bool is_stopping;                 /* the child is being taken away */
     bool is_gone;                     /* boot services have ended: no call is answered any more */
+    /* base.c */
+    struct qc_bases bases_finder;
+    uint8_t base_numbers[QC_LAYERS_MAX]; /* of the layers below, as the configuration has them */
+    unsigned bases_count;
     /* quiesce.c */
     bool is_unsettled;       /* something was written that no settle has finished */
     bool is_write_through;   /* every write is settled before it returns */
@@ -58,6 +61,13 @@ extern EFI_BOOT_SERVICES *efi_boot;
 extern EFI_GUID guid_block_io, guid_device_path, guid_disk_io, guid_erase_block;
 EFI_STATUS EFIAPI efi_main(EFI_HANDLE image_handle, EFI_SYSTEM_TABLE *system);
 
+/* settings.c */
+
+/* What the configuration says; nothing where there is none. */
+extern struct config config;
+/* Reads it, from the volume that the driver itself was loaded from (NULL: from none). */
+void settings_load(EFI_HANDLE image_handle, EFI_HANDLE volume);
+
 /* binding.c, name.c. Writable: tools that wrap a driver patch these structures in place. */
 extern EFI_DRIVER_BINDING_PROTOCOL driver_binding;
 extern EFI_COMPONENT_NAME_PROTOCOL component_name;
@@ -69,7 +79,8 @@ extern EFI_COMPONENT_NAME2_PROTOCOL component_name2;
  * Attaches the image on a container that is ours by now; with_child false only claims it.
  * EFI_UNSUPPORTED without a word where no image is. Any other error was said on the console:
  * EFI_VOLUME_CORRUPTED, EFI_UNSUPPORTED (legal, not implemented), EFI_DEVICE_ERROR,
- * EFI_OUT_OF_RESOURCES (no free slot). Only when the first block cannot be read nothing is said.
+ * EFI_ACCESS_DENIED (policy forbids it), EFI_OUT_OF_RESOURCES (no free slot). Nothing is said where
+ * the first block cannot be read, or a request is running, which is EFI_NOT_READY.
  */
 EFI_STATUS attach_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
                         const EFI_DEVICE_PATH *path, bool with_child);
@@ -86,7 +97,33 @@ struct attached *attached_any(void);
 /* The slots by number, up to ATTACHED_MAX, free ones included. */
 struct attached *attached_slot(unsigned i);
 
+/* base.c */
+
+/*
+ * Takes a container that is ours by now as the base that the configuration says it is.
+ * EFI_NOT_FOUND: it says nothing of the kind. EFI_ACCESS_DENIED: another partition is that base.
+ */
+EFI_STATUS base_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
+                      const EFI_DEVICE_PATH *path);
+/* Lets it go, after the images above it; EFI_DEVICE_ERROR where one of them does not go. */
+EFI_STATUS base_stop(EFI_HANDLE container);
+/* Whether a handle is a base, and any base there is, NULL where none is. */
+bool base_is(EFI_HANDLE container);
+EFI_HANDLE base_any(void);
+/* Attaches the images that waited for a base which is here now. */
+void base_wake(void);
+/* Makes the slot ready for an image that may have layers below it. */
+void base_init(struct attached *attached);
+
 /* request.c: what Block I/O and Erase Block share. */
+
+/*
+ * The right to use what all images share, for those who do I/O outside of a request. False while
+ * someone has it: the disk below has called back in the middle of a request.
+ */
+bool request_claim(void);
+void request_release(void);
+bool request_is_running(void);
 
 /*
  * Begins a request: nothing interrupts it then, and no other begins before request_end(). attached

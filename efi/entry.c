@@ -2,9 +2,10 @@
 /*
  * The driver's way in and out of the firmware.
  *
- * Promises: loading installs protocols on the image handle and touches no device; a second copy
- * answers EFI_ALREADY_STARTED and leaves nothing. Unloading gives every container back first; if
- * one cannot be given back, the driver stays loaded and whole.
+ * Promises: loading installs protocols on the image handle, reads the configuration where there is
+ * one, and touches no other device; a second copy answers EFI_ALREADY_STARTED and leaves nothing.
+ * Unloading gives every container back first; if one cannot be given back, the driver stays loaded
+ * and whole.
  */
 #include "driver.h"
 #include "proto/supported_version.h"
@@ -37,6 +38,11 @@ static EFI_STATUS EFIAPI driver_unload(EFI_HANDLE image_handle)
         if (attached->container != NULL)
             return EFI_DEVICE_ERROR;
     }
+    for (EFI_HANDLE base; (base = base_any()) != NULL;) {
+        efi_boot->DisconnectController(base, image_handle, NULL);
+        if (base_is(base))
+            return EFI_DEVICE_ERROR;
+    }
     status = efi_boot->UninstallMultipleProtocolInterfaces(
         image_handle, &guid_driver_binding, &driver_binding, &guid_component_name2,
         &component_name2, &guid_component_name, &component_name, &guid_supported_version,
@@ -60,6 +66,7 @@ EFI_STATUS EFIAPI efi_main(EFI_HANDLE image_handle, EFI_SYSTEM_TABLE *system)
                                     image_handle, NULL, EFI_OPEN_PROTOCOL_GET_PROTOCOL);
     if (EFI_ERROR(status))
         return status;
+    settings_load(image_handle, loaded_image->DeviceHandle);
     status = quiesce_load();
     if (EFI_ERROR(status))
         return status;

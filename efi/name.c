@@ -35,6 +35,10 @@ static EFI_STATUS controller_name(EFI_HANDLE controller, EFI_HANDLE child, const
     if (controller == NULL || language == NULL || ret_name == NULL)
         return EFI_INVALID_PARAMETER;
     attached = attached_by_container(controller);
+    if (base_is(controller) && child == NULL && is_same((const char *)language, spoken)) {
+        *ret_name = L"base of qcow2 disk images";
+        return EFI_SUCCESS;
+    }
     if (attached == NULL || (child != NULL && child != attached->child) ||
         !is_same((const char *)language, spoken))
         return EFI_UNSUPPORTED;

@@ -11,10 +11,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "config.h"
 #include "proto/qcow2.h"
 
-#define PATH_BYTES_MAX 1024u
-#define PATH_END_BYTES sizeof(EFI_DEVICE_PATH)
+#define PATH_BYTES_MAX       1024u
+#define PATH_END_BYTES       sizeof(EFI_DEVICE_PATH)
+#define PATH_PARTITION_BYTES 42u /* of a Hard Drive node; the structure has padding */
 #define PATH_END_NODE_INIT                                                                         \
     {                                                                                              \
         END_DEVICE_PATH_TYPE, END_ENTIRE_DEVICE_PATH_SUBTYPE,                                      \
@@ -76,6 +78,24 @@ static inline bool path_is_in_image(const EFI_DEVICE_PATH *path)
             return true;
     } while (path_step(path, &off));
     return false;
+}
+
+/* The GUID of the partition that the path ends at; false where it ends at none, or has an MBR's. */
+static inline bool path_partition(const EFI_DEVICE_PATH *path, struct config_guid *ret_guid)
+{
+    HARDDRIVE_DEVICE_PATH node = {0};
+    size_t off = 0, last = 0;
+
+    for (size_t next = 0; path_step(path, &next); off = next)
+        last = off;
+    if (!IsDevicePathEnd(path_at(path, off)) || off - last != PATH_PARTITION_BYTES)
+        return false;
+    __builtin_memcpy(&node, path_at(path, last), PATH_PARTITION_BYTES);
+    if (DevicePathType(&node.Header) != MEDIA_DEVICE_PATH ||
+        node.Header.SubType != MEDIA_HARDDRIVE_DP || node.SignatureType != SIGNATURE_TYPE_GUID)
+        return false;
+    __builtin_memcpy(ret_guid, node.Signature, sizeof(*ret_guid));
+    return true;
 }
 
 /*

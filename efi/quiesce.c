@@ -73,8 +73,8 @@ static qc_status settle(struct attached *attached)
 /* Whether there is something to settle, and nothing against doing it now. */
 static bool is_settleable(struct attached *attached)
 {
-    return attached->child != NULL && attached->is_unsettled && !attached->is_busy &&
-           !attached->is_gone && !EFI_ERROR(request_check_medium(attached));
+    return attached->child != NULL && attached->is_unsettled && !attached->is_gone &&
+           !request_is_running() && !EFI_ERROR(request_check_medium(attached));
 }
 
 EFI_STATUS quiesce_settle(struct attached *attached)
@@ -84,14 +84,14 @@ EFI_STATUS quiesce_settle(struct attached *attached)
 
     if (!is_settleable(attached))
         return EFI_SUCCESS;
-    attached->is_busy = true;
+    request_claim();
     why = settle(attached);
     if (why != QC_OK) {
         status = request_failed(attached, "flush", why);
         arm(attached); /* the next try */
     }
     request_follow_image(attached);
-    attached->is_busy = false;
+    request_release();
     return status;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * The frame of every request to an attached image: the task priority, one request at a time, the
- * medium, the range, and what callers are told when the engine fails.
+ * The frame of every request to an attached image: the task priority, one request at a time of
+ * all images together, the medium, the range, and what callers are told when the engine fails.
  *
  * Promises: a request that comes while another runs, above TPL_CALLBACK, or after boot services
  * have ended fails and touches nothing. Errors are said once per image and kind.
@@ -17,6 +17,30 @@ static EFI_TPL tpl_now(void)
     return tpl;
 }
 
+/*
+ * Of all images at once. Nothing that follows the rules comes in between, but a disk's driver that
+ * finds its medium gone stops its users from within our request, and they write back.
+ */
+static bool is_running;
+
+bool request_claim(void)
+{
+    if (is_running)
+        return false;
+    is_running = true;
+    return true;
+}
+
+void request_release(void)
+{
+    is_running = false;
+}
+
+bool request_is_running(void)
+{
+    return is_running;
+}
+
 EFI_STATUS request_begin(struct attached *attached, EFI_TPL *ret_tpl)
 {
     EFI_TPL tpl;
@@ -29,11 +53,10 @@ EFI_STATUS request_begin(struct attached *attached, EFI_TPL *ret_tpl)
     if (tpl_now() > TPL_CALLBACK)
         return EFI_DEVICE_ERROR;
     tpl = efi_boot->RaiseTPL(TPL_CALLBACK);
-    if (attached->is_busy) {
+    if (!request_claim()) {
         efi_boot->RestoreTPL(tpl);
         return EFI_DEVICE_ERROR;
     }
-    attached->is_busy = true;
     quiesce_if_due(attached);
     *ret_tpl = tpl;
     return EFI_SUCCESS;
@@ -50,7 +73,7 @@ void request_follow_image(struct attached *attached)
 EFI_STATUS request_end(struct attached *attached, EFI_TPL tpl, EFI_STATUS status)
 {
     request_follow_image(attached);
-    attached->is_busy = false;
+    request_release();
     efi_boot->RestoreTPL(tpl);
     return status;
 }

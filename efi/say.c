@@ -17,7 +17,7 @@ void say_add(struct say_text *text, const char *words)
     text->bytes[text->len] = '\0';
 }
 
-static void add_number(struct say_text *text, uint64_t value)
+void say_add_number(struct say_text *text, uint64_t value)
 {
     char digits[21]; /* UINT64_MAX has 20 */
     size_t first = sizeof(digits) - 1;
@@ -37,10 +37,10 @@ void say_add_size(struct say_text *text, uint64_t bytes, unsigned tenths)
 
     while (unit + 1 < sizeof(units) / sizeof(units[0]) && bytes >> (10 * (unit + 1)) != 0)
         unit++;
-    add_number(text, bytes >> (10 * unit));
+    say_add_number(text, bytes >> (10 * unit));
     if (tenths != 0 && unit != 0) {
         say_add(text, ".");
-        add_number(text, ((bytes >> (10 * (unit - 1))) & 1023) * 10 / 1024);
+        say_add_number(text, ((bytes >> (10 * (unit - 1))) & 1023) * 10 / 1024);
     }
     say_add(text, units[unit]);
 }

@@ -25,6 +25,7 @@ struct say_text {
 };
 
 void say_add(struct say_text *text, const char *words);
+void say_add_number(struct say_text *text, uint64_t value);
 /* A size in the largest binary unit that is not larger, tenths (cut, not rounded) if asked for. */
 void say_add_size(struct say_text *text, uint64_t bytes, unsigned tenths);
 

@@ -5,12 +5,13 @@
     -> unified kernel image -> ESP of a GPT disk -> qcow2 -> partition or disk of the machine
 
 Promises: demo_disks(...) makes everything anew but the kernel, which is cached, and says which
-nonce only the system inside the qcow2 can know. The qcow2 holds the only copy of kernel, initramfs
-and nonce that the machine can see. Booting it and judging what it says is left to others.
+nonce only the system inside the qcow2 can know. The qcow2, or the overlay with its base, holds the
+only copy of kernel, initramfs and nonce that the machine can see. Of the two, one has this run's
+nonce and the other nearly all the rest, so that neither alone will do. Booting it and judging what
+it says is left to others.
 """
 
 import hashlib
-import json
 import random
 import secrets
 import struct
@@ -20,6 +21,9 @@ from pathlib import Path
 from images import disks
 from images.kernel import kernel
 
+SECTOR = 512
+OFFSET_MASK = 0x00FFFFFFFFFFFE00  # of L1 and L2 entries
+COMPRESSED = 1 << 62
 PAYLOAD_BYTES = 4 * disks.MIB
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 BUSYBOX = Path("/bin/busybox")
@@ -27,6 +31,8 @@ BUSYBOX = Path("/bin/busybox")
 # reboot, which ends the machine.
 COMMAND_LINE = "console=ttyS0 earlyprintk=ttyS0 panic=-1"
 LAYOUTS = ("partition", "disk")
+# The qcow2 as qemu-img makes it, compressed in one of two ways, or an overlay on a compressed base.
+IMAGES = ("plain", "zlib", "zstd", "overlay")
 BREAKS = ("nodriver", "byte")
 
 INIT = """\
@@ -43,6 +49,12 @@ if /bin/busybox sha256sum -c payload.sha256; then verdict=ok; else verdict=BAD; 
 class Demo:
     nonce: str
     disks: list  # paths, the one with the ESP first
+    base: tuple = None  # the overlay's base: its disk and the partition's number
+    base_sum: str = None
+
+    def sum_of_base(self):
+        """A checksum of all that lies on the base's partition."""
+        return hashlib.sha256(disks.partition_bytes(*self.base)).hexdigest()
 
 
 def cpio_entry(number, name, mode, content):
@@ -87,46 +99,116 @@ def compressed_payload(vmlinuz):
     return content[start:start + 64]
 
 
+def cluster_place(qcow2, guest_off):
+    """Where guest_off's byte lies in the image, or its cluster if that is compressed; and if so."""
+    with open(qcow2, "rb") as image:
+        def number(host_off, form=">Q"):
+            image.seek(host_off)
+            return struct.unpack(form, image.read(struct.calcsize(form)))[0]
+
+        bits = number(20, ">I")
+        cluster = guest_off >> bits
+        l2_off = number(number(40) + (cluster >> bits - 3) * 8) & OFFSET_MASK
+        entry = number(l2_off + (cluster & (1 << bits - 3) - 1) * 8)
+    if entry & COMPRESSED:
+        return entry & (1 << 70 - bits) - 1, True
+    return (entry & OFFSET_MASK) + guest_off % (1 << bits), False
+
+
 def break_byte(qcow2, raw, vmlinuz):
     """
     Flips one byte of the qcow2: the first of the compressed kernel. It belongs to the magic number,
-    which decompressors of every format look at; not every format has a checksum for the rest.
+    which decompressors of every format look at; not every format has a checksum for the rest. Where
+    that lies in a compressed cluster, it is the first byte of the cluster's stream.
     """
     wanted = compressed_payload(vmlinuz)
     guest_off = raw.read_bytes().find(wanted)
-    extents = json.loads(disks.run("qemu-img", "map", "--output=json", qcow2))
-    host_off = next(extent["offset"] + guest_off - extent["start"] for extent in extents
-                    if 0 <= guest_off - extent["start"] < extent["length"])
+    host_off, is_packed = cluster_place(qcow2, guest_off)
     with open(qcow2, "r+b") as image:
         image.seek(host_off)
         found = image.read(len(wanted))
-        if guest_off < 0 or found != wanted:
+        if guest_off < 0 or (not is_packed and found != wanted):
             raise RuntimeError("the compressed kernel was not found in the qcow2")
         image.seek(host_off)
         image.write(bytes([found[0] ^ 0xFF]))
 
 
-def system_qcow2(folder, vmlinuz, nonce):
-    """The qcow2 with the system in it, and the raw disk it was converted from."""
+def system_disk(folder, vmlinuz, nonce):
+    """A raw disk with the system in it."""
     uki = unified_kernel(folder / "uki.efi", vmlinuz, folder, nonce)
     volume = disks.make_fat(folder / "system.fat", {"EFI/BOOT/BOOTX64.EFI": uki})
-    raw = disks.write_gpt(folder / "system.raw", [(disks.ESP_TYPE, volume)], name="system")
-    qcow2 = folder / "system.qcow2"
-    disks.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2)
-    return qcow2, raw
+    return disks.write_gpt(folder / "system.raw", [(disks.ESP_TYPE, volume)], name="system")
 
 
-def demo_disks(folder, cache, driver, boot_program, layout, broken=None):
-    """Makes the machine's disks in folder. layout is of LAYOUTS; broken is None or of BREAKS."""
+def convert(raw, compression=None):
+    qcow2 = raw.with_suffix(".qcow2")
+    options = ("-c", "-o", f"compression_type={compression}") if compression else ()
+    disks.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, raw, qcow2)
+    return qcow2
+
+
+def overlay_on(base, raw, golden, nonce):
+    """An overlay with nothing but the sectors in which the nonce takes the place of the base's."""
+    overlay, piece = base.with_name("overlay.qcow2"), base.with_name("piece")
+    disks.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base.name, "-F", "qcow2",
+              overlay.name, cwd=base.parent)
+    content = raw.read_bytes()
+    at = content.find(golden.encode())
+    if at < 0 or content.find(golden.encode(), at + 1) >= 0:
+        raise RuntimeError("the nonce is not once in the system's disk")
+    start, end = at // SECTOR * SECTOR, disks.round_up(at + len(golden), SECTOR)
+    piece.write_bytes(content[start:end].replace(golden.encode(), nonce.encode()))
+    disks.run("qemu-io", "-f", "qcow2", "-c", f"write -q -s {piece.name} {start} {end - start}",
+              overlay.name, cwd=base.parent)
+    return overlay
+
+
+def place_of(layout, part):
+    """(the disk's name, the partition's number) of the image, part 2, or its base, part 3."""
+    return ("machine", part) if layout == "partition" else (f"part{part}", 1)
+
+
+def write_config(path, layout):
+    """The configuration that tells the driver which partition is the base of which."""
+    path.write_text("image demo\n"
+                    f"  partition {disks.partition_guid(*place_of(layout, 2))}\n"
+                    f"  base      {disks.partition_guid(*place_of(layout, 3))}\n")
+    return path
+
+
+def write_disks(folder, layout, esp, images):
+    """The machine's disks: all in partitions of one, or each on its own, partitioned for a base."""
+    parts = [(disks.DATA_TYPE, path) for path in images]
+    if layout == "partition":
+        return [disks.write_gpt(folder / "machine.raw", [(disks.ESP_TYPE, esp), *parts],
+                                name="machine")]
+    first = disks.write_gpt(folder / "machine.raw", [(disks.ESP_TYPE, esp)], name="machine")
+    if len(images) == 1:
+        return [first, images[0]]
+    return [first] + [disks.write_gpt(folder / f"part{number}.raw", [part], name=f"part{number}")
+                      for number, part in enumerate(parts, 2)]
+
+
+def demo_disks(folder, cache, driver, boot_program, layout, broken=None, image=IMAGES[0]):
+    """
+    Makes the machine's disks in folder. layout is of LAYOUTS, image of IMAGES; broken is None or of
+    BREAKS.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     vmlinuz = kernel(cache)
-    nonce = secrets.token_hex(16)
-    qcow2, raw = system_qcow2(folder, vmlinuz, nonce)
+    nonce, golden = secrets.token_hex(16), secrets.token_hex(16)
+    is_overlay = image == "overlay"
+    raw = system_disk(folder, vmlinuz, golden if is_overlay else nonce)
+    system = convert(raw, {"plain": None, "overlay": "zlib"}.get(image, image))
+    images = [overlay_on(system, raw, golden, nonce), system] if is_overlay else [system]
     if broken == "byte":
-        break_byte(qcow2, raw, vmlinuz)
-    esp = disks.make_esp(folder / "esp.fat", None if broken == "nodriver" else driver, boot_program)
-    parts = [(disks.ESP_TYPE, esp)]
-    if layout == "partition":
-        parts.append((disks.DATA_TYPE, qcow2))
-    machine = [disks.write_gpt(folder / "machine.raw", parts, name="machine")]
-    return Demo(nonce, machine if layout == "partition" else machine + [qcow2])
+        break_byte(system, raw, vmlinuz)
+    config = write_config(folder / "qcow2.conf", layout) if is_overlay else None
+    esp = disks.make_esp(folder / "esp.fat", None if broken == "nodriver" else driver,
+                         boot_program, config)
+    machine = write_disks(folder, layout, esp, images)
+    made = Demo(nonce, machine)
+    if is_overlay:
+        made.base = (machine[0 if layout == "partition" else 2], place_of(layout, 3)[1])
+        made.base_sum = made.sum_of_base()
+    return made

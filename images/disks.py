@@ -78,13 +78,18 @@ def gpt_header(own_block, other_block, table_block, last_usable, first_usable, t
     return packed(zlib.crc32(packed(0)))
 
 
+def partition_guid(name, number):
+    """The own GUID of partition number, from 1, of the disk that write_gpt made by this name."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"{name}/{number}")
+
+
 def gpt_table(partitions, block_bytes, name):
     """The partition entries, and where each begins in bytes."""
     table, starts, at = b"", [], ALIGN
     for number, (kind, size) in enumerate(partitions, 1):
         starts.append(at)
         end = at + round_up(size, ALIGN)
-        unique = uuid.uuid5(uuid.NAMESPACE_URL, f"{name}/{number}")
+        unique = partition_guid(name, number)
         table += struct.pack("<16s16sQQQ72s", kind.bytes_le, unique.bytes_le, at // block_bytes,
                              end // block_bytes - 1, 0, f"part{number}".encode("utf-16-le"))
         at = end
@@ -124,9 +129,20 @@ def write_gpt(path, partitions, block_bytes=512, name="qcow2-efi"):
     return path
 
 
-def make_esp(path, driver, loader):
-    """An EFI system partition that starts loader, with the driver beside it (None: without)."""
+def partition_bytes(path, number, block_bytes=512):
+    """What lies in partition number, from 1, of a GPT disk."""
+    with open(path, "rb") as disk:
+        disk.seek(2 * block_bytes + (number - 1) * ENTRY_BYTES + 32)
+        first, last = struct.unpack("<QQ", disk.read(16))
+        disk.seek(first * block_bytes)
+        return disk.read((last + 1 - first) * block_bytes)
+
+
+def make_esp(path, driver, loader, config=None):
+    """An EFI system partition that starts loader, with driver and configuration unless None."""
     files = {"EFI/BOOT/BOOTX64.EFI": loader}
     if driver:
         files["EFI/BOOT/qcow2x64.efi"] = driver
+    if config:
+        files["EFI/qcow2/qcow2.conf"] = config
     return make_fat(path, files)

@@ -61,6 +61,11 @@ class Rig:
         """The same, behind the driver's load and connect."""
         return self.run(["connect", f"load {DRIVER}", "connect"] + orders, *attached, cold=cold)
 
+    def configured(self, lines, orders, *attached):
+        """The same, with these lines as the driver's configuration."""
+        config = [f"config {line}" for line in lines]
+        return self.run(["connect", *config, f"load {DRIVER}", "connect"] + orders, *attached)
+
 
 def image_of(disk_bytes, whole=False):
     """The bytes of the partition on a container: behind the first MiB, before the last."""
@@ -89,6 +94,16 @@ def judge_disk(disk, whole=False, leaks=False):
 @pytest.fixture(scope="session")
 def rig(build, cache, tmp_path_factory):
     return Rig(build, cache, tmp_path_factory.mktemp("firmware"))
+
+
+def entry(name, disk, part, *keys):
+    """The configuration's lines for the image in a partition of the disk of that name."""
+    return [f"image {name}", f"partition {disks.partition_guid(disk, part)}", *keys]
+
+
+def base(disk, part):
+    """The line that names a partition as the base."""
+    return f"base {disks.partition_guid(disk, part)}"
 
 
 def crc(content):

@@ -72,6 +72,20 @@ def test_bad_cluster(rig):
     assert report.one("tpl")["tpl"] == "4"
 
 
+def test_called_back(rig):
+    """The disk below calls another image in the middle of a read: that fails, and harms nothing."""
+    images = [rig.image("data-v3-64k"), rig.image("fragmented-v3-4k")]
+    disk = rig.partitioned("callback", images, 4096)
+    report = rig.loaded([select(part=1), "read child 1 1", "reenter 16 2", "read child 3 1",
+                         "answered", select(part=2), "sum child 64"], virtio(disk, 4096))
+    contents = [rig.content(image) for image in images]
+    assert report.one("answered") == {"status": "DEVICE_ERROR"}
+    assert report.all("read") == [{"status": "SUCCESS",
+                                   "crc": crc(contents[0][lba * 512:(lba + 1) * 512])}
+                                  for lba in (1, 3)]
+    assert report.one("sum")["crc"] == crc(contents[1])
+
+
 @pytest.mark.parametrize("block_bytes", [512, 4096])
 def test_media(rig, block_bytes):
     disk = rig.partitioned(f"media-{block_bytes}", [rig.image("data-v3-64k")], block_bytes)

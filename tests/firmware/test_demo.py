@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 """The demo reaches Linux through the driver, and fails, saying why, whenever that is not so."""
 
+import argparse
 import os
 import secrets
 import struct
@@ -15,7 +16,7 @@ import machine
 import vm
 from conftest import ROOM, judge, select
 from images import disks
-from images.demo import BREAKS, demo_disks, unified_kernel
+from images.demo import demo_disks, unified_kernel
 from images.kernel import kernel
 
 RIG = Path(demo.__file__).parent
@@ -34,22 +35,42 @@ def last_line(done):
     return done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("layout", ["partition", "disk"])
-def test_linux_is_reached(build, layout):
-    done = program("demo.py", "--build", build, "--layout", layout)
+@pytest.mark.parametrize("layout,image", [("partition", "plain"), ("disk", "zstd"),
+                                          ("partition", "overlay")])
+def test_linux_is_reached(build, layout, image):
+    done = program("demo.py", "--build", build, "--layout", layout, "--image", image)
     assert last_line(done) == "run: Linux reached through the driver, nonce equal"
     assert done.returncode == 0
     assert "\x1b" not in done.stdout and "Linux version" in done.stdout
 
 
-@pytest.mark.parametrize("layout,broken,reason", [
-    ("partition", "nodriver", "the boot program gave up: qcow2: driver qcow2x64.efi not found"),
-    ("disk", "byte", "the kernel in the qcow2 is damaged: "),
-], ids=BREAKS)
-def test_broken_is_noticed(build, layout, broken, reason):
-    done = program("demo.py", "--build", build, "--layout", layout, "--break", broken)
+@pytest.mark.parametrize("layout,image,broken,reason", [
+    ("partition", "overlay", "nodriver",
+     "the boot program gave up: qcow2: driver qcow2x64.efi not found"),
+    ("disk", "plain", "byte", "the kernel in the qcow2 is damaged: "),
+    ("disk", "zlib", "byte", "the boot program gave up: qcow2: \\EFI\\BOOT\\BOOTX64.EFI from "),
+], ids=["nodriver", "byte", "byte-zlib"])
+def test_broken_is_noticed(build, layout, image, broken, reason):
+    done = program("demo.py", "--build", build, "--layout", layout, "--image", image,
+                   "--break", broken)
     assert last_line(done).startswith(f"run: FAILED: {reason}")
     assert done.returncode == 1
+
+
+def test_base_is_watched(build, tmp_path, monkeypatch):
+    """One byte of the base that changes while the machine runs fails the run."""
+    (tmp_path / "x64").symlink_to(build / "x64")
+    options = argparse.Namespace(build=tmp_path, layout="disk", image="overlay", broken=None)
+
+    def boot(_command, _nonce):
+        with open(tmp_path / "demo/part3.raw", "r+b") as disk:
+            disk.seek(disks.ALIGN + 12345)
+            disk.write(b"!")
+
+    monkeypatch.setattr(demo, "boot", boot)
+    assert demo.run(options) == "the overlay's base was written"
+    monkeypatch.setattr(demo, "boot", lambda _command, _nonce: None)
+    assert demo.run(options) is None
 
 
 def system_to_rewrite(folder, cache, build, nonce):

@@ -111,6 +111,20 @@ def test_whole_disk_reconnects(rig, two_images):
     assert report.one("sum")["crc"] == crc(raw)
 
 
+@pytest.mark.parametrize("reads", [2, 3])
+def test_stopped_while_opening(rig, reads):
+    """The disk tells its users to go in the middle of an image's opening: not now, they answer."""
+    image = rig.image("snapshot-v2-64k")
+    report = rig.loaded([select(part=1), "disconnect", "reconnect 1", "disconnect",
+                         f"interrupt {reads}", "connect", "answered", "sum child 64", "opens",
+                         "disconnect", "opens", "tpl"],
+                        virtio(rig.partitioned("opening", [image])))
+    assert report.one("answered")["status"] != "SUCCESS"
+    assert report.one("sum")["crc"] == crc(rig.content(image))
+    assert [answer["ours"] for answer in report.all("opens")] == ["2", "0"]
+    assert report.one("tpl")["tpl"] == "4"
+
+
 def test_volume_inside(rig, two_images):
     """A file system in the image on a disk with file systems; nobody is left at a raised level."""
     disk, content, _ = two_images

@@ -11,6 +11,7 @@ import pytest
 
 import machine
 from conftest import crc, seed_of, select
+from images import disks
 from vm import SLOTS
 
 SECTOR = 512
@@ -25,6 +26,9 @@ PARTITIONS = ("data-v3-64k", "fragmented-v3-512", "zero-v3-64k", "data-v3-2m",
 WHOLE_DISKS = (("data-v2-64k", "fragmented-v3-4k", "zero-v3-512"),
                ("partial-v3-2m", "data-v3-512", "fragmented-v2-64k"),
                ("unaligned-v3-64k", "zero-v2-64k", "partial-v2-64k"))
+COMPRESSED = {512: ("packed-v3-512-zlib", "packed-v3-512-zstd", "packed-v3-2m-zlib"),
+              4096: ("packed-v2-64k-zlib", "packed-v3-64k-zstd", "repacked-v3-4k-zlib",
+                     "repacked-v3-64k-zstd", "packed-v3-256k-zstd")}
 NVME_PARTITIONS = (("data-v3-64k", "fragmented-v3-512"), ("zero-v3-64k", "odd-v3-64k-below"))
 NVME_WHOLE = ("fragmented-v3-4k", "data-v3-2m")
 
@@ -67,6 +71,33 @@ class Reader:
                 place = (path, lba, count, off)
                 assert next(reads) == {"status": "SUCCESS", "crc": crc(part)}, place
         assert len(sums) == len(self.expected) and next(reads, None) is None
+
+
+@pytest.mark.parametrize("device,block_bytes", [("virtio", 4096), ("ahci", 512)])
+def test_compressed(rig, device, block_bytes):
+    """Of both compressions, in small and large clusters, changed since and not."""
+    images = [rig.image(name) for name in COMPRESSED[block_bytes]]
+    disk = rig.partitioned(f"packed-{device}-{block_bytes}", images, block_bytes)
+    reader = Reader(rig)
+    for part, image in enumerate(images, 1):
+        reader.image(select(device, part), image, block_bytes)
+    reader.judge(rig.loaded(reader.orders, machine.Disk(disk, device, block_bytes)))
+
+
+def test_unpacked_is_forgotten(rig):
+    """Of an image that takes another's place, no cluster is the other's."""
+    images, contents = [], [bytes([value]) * 65536 for value in (1, 2)]
+    for number, content in enumerate(contents):
+        raw = rig.folder / f"forgotten-{number}"
+        raw.write_bytes(content)
+        images.append(raw.with_suffix(".qcow2"))
+        disks.run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, images[-1])
+    orders = [f"select {SLOTS['virtio']} {part}" for part in (1, 2)]
+    orders = [*(f"{order}\ndisconnect" for order in orders),
+              *(f"{order}\nreconnect 1\nread child 0 128\ndisconnect" for order in orders)]
+    report = rig.loaded(orders, machine.Disk(rig.partitioned("forgotten", images)))
+    assert report.all("read") == [{"status": "SUCCESS", "crc": crc(content)}
+                                  for content in contents]
 
 
 def whole_disk(rig, name, image, block_bytes):

@@ -2,9 +2,10 @@
 """Boots a Linux that lies in a qcow2, through the driver, and says whether it was reached.
 
 Promises: exit status 0 only if the system inside the qcow2 printed the nonce that was put there for
-this very run, found its payload unharmed, and the machine then ended by itself. Everything else
-ends with a line "run: FAILED: ..." that names what was not reached, and status 1; a machine that
-hangs is ended. The console is shown as it comes, without cursor movements; stdin is not read.
+this very run, found its payload unharmed, and the machine then ended by itself; where the qcow2 has
+a base, only if that is afterwards as it was. Everything else ends with a line "run: FAILED: ..."
+that names what was not reached, and status 1; a machine that hangs is ended. The console is shown
+as it comes, without cursor movements; stdin is not read.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import machine
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from images.demo import BREAKS, LAYOUTS, demo_disks  # noqa: E402  (the path comes first)
+from images.demo import BREAKS, IMAGES, LAYOUTS, demo_disks  # noqa: E402  (the path comes first)
 
 # Some 20 s where the processor is free; the rest is for slow and busy machines.
 BOOT_TIMEOUT_S = 150
@@ -130,6 +131,7 @@ def parse_options():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", type=Path, required=True)
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0])
+    parser.add_argument("--image", choices=IMAGES, default=IMAGES[0])
     parser.add_argument("--break", dest="broken", choices=BREAKS)
     return parser.parse_args()
 
@@ -140,14 +142,19 @@ def run(options):
     print("run: making the disks", flush=True)
     try:
         demo = demo_disks(folder, ROOT / "build/cache", options.build / "x64/qcow2x64.efi",
-                          options.build / "x64/qcow2.efi", options.layout, options.broken)
+                          options.build / "x64/qcow2.efi", options.layout, options.broken,
+                          options.image)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return f"the disks could not be made: {error}"
     command = machine.firmware(folder) + ["-m", str(MEMORY_MIB), "-serial", "stdio"]
     for number, path in enumerate(demo.disks):
         command += machine.attach(machine.Disk(path, slot=0x10 + number))
-    print(f"run: booting, layout {options.layout}, at most {BOOT_TIMEOUT_S} s", flush=True)
-    return boot(command, demo.nonce)
+    print(f"run: booting, layout {options.layout}, image {options.image}, "
+          f"at most {BOOT_TIMEOUT_S} s", flush=True)
+    failure = boot(command, demo.nonce)
+    if demo.base and demo.sum_of_base() != demo.base_sum:
+        return "the overlay's base was written"
+    return failure
 
 
 def main():

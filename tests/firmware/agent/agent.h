@@ -127,5 +127,9 @@ void order_put(char **words);
 void order_rename(char **words);
 void order_delete(char **words);
 void order_copy(char **words);
+void order_config(char **words);
+void order_reenter(char **words);
+void order_interrupt(char **words);
+void order_answered(char **words);
 
 #endif

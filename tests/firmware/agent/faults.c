@@ -7,8 +7,11 @@
 
 #include "../../../efi/proto/event_groups.h"
 
+#define SECTOR_BYTES 512u
+
 static EFI_BLOCK_WRITE real_write;
 static EFI_BLOCK_FLUSH real_flush;
+static EFI_BLOCK_READ real_read;
 
 static EFI_STATUS EFIAPI failing_write(EFI_BLOCK_IO_PROTOCOL *self, UINT32 media_id, EFI_LBA lba,
                                        UINTN len, VOID *buf)
@@ -21,13 +24,24 @@ static EFI_STATUS EFIAPI failing_write(EFI_BLOCK_IO_PROTOCOL *self, UINT32 media
     return EFI_DEVICE_ERROR;
 }
 
+static EFI_STATUS EFIAPI failing_read(EFI_BLOCK_IO_PROTOCOL *self, UINT32 media_id, EFI_LBA lba,
+                                      UINTN len, VOID *buf)
+{
+    (void)self;
+    (void)media_id;
+    (void)lba;
+    (void)len;
+    (void)buf;
+    return EFI_MEDIA_CHANGED;
+}
+
 static EFI_STATUS EFIAPI failing_flush(EFI_BLOCK_IO_PROTOCOL *self)
 {
     (void)self;
     return EFI_DEVICE_ERROR;
 }
 
-/* fault write, fault flush, fault none: what the disk below refuses from now on. */
+/* fault read (as after a change of the medium), write, flush, none: what the disk below refuses. */
 void order_fault(char **words)
 {
     EFI_BLOCK_IO_PROTOCOL *blocks = find_protocol(agent.parent, &guid_block_io);
@@ -36,9 +50,11 @@ void order_fault(char **words)
         say(" none");
     } else {
         if (real_write == NULL) {
+            real_read = blocks->ReadBlocks;
             real_write = blocks->WriteBlocks;
             real_flush = blocks->FlushBlocks;
         }
+        blocks->ReadBlocks = words[1][0] == 'r' ? failing_read : real_read;
         blocks->WriteBlocks = words[1][0] == 'w' ? failing_write : real_write;
         blocks->FlushBlocks = words[1][0] == 'f' ? failing_flush : real_flush;
     }
@@ -90,4 +106,63 @@ void order_latewrite(char **words)
     late_seed = number(words[1]);
     real_close = agent.bs->CloseProtocol;
     agent.bs->CloseProtocol = writing_close;
+}
+
+static EFI_BLOCK_IO_PROTOCOL *other_image;
+static EFI_HANDLE stopped;
+static uint64_t reads_left;
+static EFI_STATUS back_status;
+
+/* Once, behind the read itself: another image is read, or the driver told to let the disk go. */
+static EFI_STATUS EFIAPI calling_back_read(EFI_BLOCK_IO_PROTOCOL *self, UINT32 media_id,
+                                           EFI_LBA lba, UINTN len, VOID *buf)
+{
+    static _Alignas(4096) uint8_t sector[SECTOR_BYTES];
+    EFI_STATUS status = real_read(self, media_id, lba, len, buf);
+    if (--reads_left > 0)
+        return status;
+    self->ReadBlocks = real_read;
+    back_status = stopped != NULL
+                      ? agent.bs->DisconnectController(stopped, agent.driver, NULL)
+                      : other_image->ReadBlocks(other_image, other_image->Media->MediaId, 0,
+                                                SECTOR_BYTES, sector);
+    return status;
+}
+
+static void call_back(uint64_t reads_count)
+{
+    EFI_BLOCK_IO_PROTOCOL *blocks = find_protocol(agent.parent, &guid_block_io);
+    back_status = EFI_NOT_STARTED;
+    reads_left = reads_count;
+    if (blocks != NULL && reads_count > 0 && (stopped != NULL || other_image != NULL)) {
+        real_read = blocks->ReadBlocks;
+        blocks->ReadBlocks = calling_back_read;
+    }
+}
+
+/* reenter SLOT PART: the next read of the disk below calls the image of another one meanwhile. */
+void order_reenter(char **words)
+{
+    EFI_HANDLE chosen = agent.parent;
+    agent.parent = find_disk(number(words[1]), number(words[2]));
+    other_image = find_child(NULL);
+    agent.parent = chosen;
+    stopped = NULL;
+    call_back(1);
+}
+
+/* interrupt COUNT: so many reads of the disk below from now on, the driver has to let it go. */
+void order_interrupt(char **words)
+{
+    stopped = agent.parent;
+    call_back(number(words[1]));
+}
+
+/* answered: what the call in the middle of the read was answered. */
+void order_answered(char **words)
+{
+    (void)words;
+    say("answered:");
+    say_status("status", back_status);
+    say_end();
 }

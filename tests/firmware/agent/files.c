@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
  * Orders on the files of the volume inside the image, all through the firmware's own file system
- * driver: the most demanding writer that an image has here.
+ * driver: the most demanding writer that an image has here. And one on the volume that the agent
+ * and the driver come from.
  */
 #include "agent.h"
 
 #define NAME_CHARS_MAX 128u
 #define SECTOR_BYTES   512u
 #define COPY_BYTES     (64u * 1024)
+#define END_OF_FILE    UINT64_MAX
 
 static void widen(CHAR16 *wide, const char *name)
 {
@@ -114,4 +116,49 @@ void order_copy(char **words)
         source->Close(source);
     }
     answer("copy:", status);
+}
+
+static EFI_STATUS append_line(EFI_FILE_HANDLE file, char **words)
+{
+    uint8_t *line = agent_buffer;
+    UINTN len = 0;
+    if (words[1][0] == '#') {
+        len = number(words[2]) % AGENT_BUFFER_BYTES;
+        agent.bs->SetMem(line, len, '#');
+    } else {
+        for (size_t i = 1; i < AGENT_WORDS_MAX && words[i][0] != '\0'; i++) {
+            for (size_t j = 0; words[i][j] != '\0'; j++)
+                line[len++] = (uint8_t)words[i][j];
+            line[len++] = ' ';
+        }
+    }
+    line[len++] = '\n';
+    EFI_STATUS status = file->SetPosition(file, END_OF_FILE);
+    return status == EFI_SUCCESS ? file->Write(file, &len, line) : status;
+}
+
+/*
+ * config WORDS, or config # BYTES for a long comment: one more line of the driver's configuration,
+ * which is read when it is loaded.
+ */
+void order_config(char **words)
+{
+    const uint64_t create = EFI_FILE_MODE_CREATE | EFI_FILE_MODE_WRITE | EFI_FILE_MODE_READ;
+    EFI_LOADED_IMAGE *self = find_protocol(agent.image, &guid_loaded_image);
+    EFI_FILE_IO_INTERFACE *volume = find_protocol(self->DeviceHandle, &guid_files);
+    EFI_FILE_HANDLE root, folder, file;
+    EFI_STATUS status = volume->OpenVolume(volume, &root);
+    if (status == EFI_SUCCESS) {
+        status = root->Open(root, &folder, L"EFI\\qcow2", create, EFI_FILE_DIRECTORY);
+        if (status == EFI_SUCCESS) {
+            status = folder->Open(folder, &file, L"qcow2.conf", create, 0);
+            if (status == EFI_SUCCESS) {
+                status = append_line(file, words);
+                file->Close(file);
+            }
+            folder->Close(folder);
+        }
+        root->Close(root);
+    }
+    answer("config:", status);
 }

@@ -38,7 +38,9 @@ static const struct {
     {"rename", order_rename},       {"delete", order_delete},
     {"copy", order_copy},           {"fault", order_fault},
     {"signal", order_signal},       {"stop", order_stop},
-    {"latewrite", order_latewrite},
+    {"latewrite", order_latewrite}, {"config", order_config},
+    {"reenter", order_reenter},     {"interrupt", order_interrupt},
+    {"answered", order_answered},
 };
 
 uint64_t number(const char *word)

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * The configuration file \EFI\qcow2\qcow2.conf: from its bytes to what the driver acts on.
+ *
+ * One `key value` a line; blanks before it, and a '#' behind a blank with what follows, are left
+ * out. `image NAME` begins an entry, and the keys behind it belong to it; timeout and default stand
+ * anywhere. `base PARTUUID [raw|qcow2]` tells the format too where the image above does not.
+ *
+ * Promises: pure code, which any bytes may be given; a line that cannot be used is skipped and
+ * remembered with its number and the reason, and nothing else is. Of several entries for one
+ * partition the first counts.
+ *
+ * Left to others: finding and reading the file (settings.c). Every key's value is checked; image,
+ * partition, readonly, backing and base act today. Where snapshot, or temporary, ask for something
+ * that does not act yet, the image is attached read-only: what they are there to keep is kept.
+ */
+#ifndef EFI_CONFIG_H
+#define EFI_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../core/qcow2.h"
+
+#define CONFIG_FILE_BYTES_MAX 16384u
+#define CONFIG_LINE_BYTES_MAX 512u
+#define CONFIG_ENTRIES_MAX    16u
+#define CONFIG_NAME_BYTES_MAX 32u /* of an entry */
+#define CONFIG_TEXT_BYTES_MAX 255u
+#define CONFIG_SECONDS_MAX    3600u
+#define CONFIG_BAD_KEPT       8u
+
+/* A partition's own GUID, in the bytes that the partition table and its device path have. */
+struct config_guid {
+    uint8_t bytes[16];
+};
+
+struct config_entry {
+    char name[CONFIG_NAME_BYTES_MAX + 1];
+    uint32_t given; /* which keys it has, a bit each */
+    bool has_file, has_partition, has_base;
+    bool is_readonly;
+    bool is_backing_off;
+    struct config_guid partition;
+    struct config_guid base;
+    enum qc_format base_format; /* NONE: the image has to say */
+};
+
+struct config {
+    struct config_entry entries[CONFIG_ENTRIES_MAX];
+    unsigned entries_count;
+    struct {
+        unsigned line; /* from 1 */
+        const char *reason;
+    } bad[CONFIG_BAD_KEPT];
+    unsigned bad_count; /* of all, the first CONFIG_BAD_KEPT of which are in bad */
+};
+
+/* Fills config from the file's len bytes, at most CONFIG_FILE_BYTES_MAX of which are looked at. */
+void config_parse(struct config *config, const char *text, size_t len);
+
+/* The first entry for a partition, or NULL. */
+const struct config_entry *config_entry_of(const struct config *config,
+                                           const struct config_guid *partition);
+/*
+ * The number of the first entry that names a partition as its base, the same for all that do;
+ * CONFIG_ENTRIES_MAX where none does.
+ */
+unsigned config_base_number(const struct config *config, const struct config_guid *base);
+
+#endif

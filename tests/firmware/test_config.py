@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""What the configuration makes the driver do, and what it refuses where the file does not help.
+
+The file's language has its own tests (tests/unit/test_config.c); here it is read from the volume
+that the driver comes from, in the firmware.
+"""
+
+import pytest
+
+import machine
+import vm
+from conftest import base, crc, entry, select
+from images import disks
+from test_write import SUCCESS
+
+NOWHERE = "0fc63daf-8483-4772-8e79-000000000000"
+FORMAT_EXTENSION = b"\xe2\x79\x2a\xca"
+REFUSED = ": refused: "
+BACKING = "backing name refused: "
+
+
+@pytest.fixture(scope="module")
+def layers(rig):
+    """A base, an overlay on it, one on that, and one that does not say its base's format."""
+    folder = rig.folder / "layers"
+    folder.mkdir()
+    noise = vm.pattern(1, 0, 2048)
+    (folder / "raw").write_bytes(noise)
+    disks.run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "raw", "base", cwd=folder)
+    for name, below in (("over", "base"), ("top", "over")):
+        disks.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", below, "-F", "qcow2", name,
+                  cwd=folder)
+    plain = (folder / "over").read_bytes()
+    assert plain.count(FORMAT_EXTENSION) == 1
+    (folder / "unsaid").write_bytes(plain.replace(FORMAT_EXTENSION, b"none"))
+    return folder, noise
+
+
+# What is on the disk "d", what the configuration says, and why part 1 is refused.
+CASES = {
+    "nothing": (("over", "base"), [], BACKING + "no base in the configuration"),
+    "no-base": (("over", "base"), entry("a", "d", 1, "backing yes"),
+                BACKING + "no base in the configuration"),
+    "missing": (("over", "base"), entry("a", "d", 1, f"base {NOWHERE}"),
+                BACKING + "the base is not found"),
+    "itself": (("over", "base"), entry("a", "d", 1, base("d", 1)),
+               BACKING + "no base in the configuration"),
+    "format": (("over", "base"), entry("a", "d", 1, base("d", 2) + " raw"),
+               BACKING + "image and configuration differ on the format"),
+    "unsaid": (("unsaid", "base"), entry("a", "d", 1, base("d", 2)), BACKING + "no format given"),
+    "foreign": (("over", "raw"), entry("a", "d", 1, base("d", 2)), "layer 1: not a qcow2 image"),
+    "middle": (("top", "over", "base"), entry("a", "d", 1, base("d", 2)),
+               "layer 1: " + BACKING + "no base in the configuration"),
+    "circle": (("top", "over", "over"),
+               entry("a", "d", 1, base("d", 2)) + entry("b", "d", 2, base("d", 3))
+               + entry("c", "d", 3, base("d", 2)),
+               "layer 2: " + BACKING + "the base lies above itself"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused(rig, layers, name):
+    """One line that says why, no child, no byte written, and the disk stays usable."""
+    names, config, reason = CASES[name]
+    disk = vm.Kept(rig.partitioned("d", [layers[0] / part for part in names]),
+                   slot=vm.SLOTS["virtio"])
+    before = disk.path.read_bytes()
+    report = rig.configured(config, [select(part=1), "start", "handles", "console", "sum parent 64",
+                                     "reconnect 1", "console", "unload", "tpl"], disk)
+    refusals = [line for line in report.console() if REFUSED in line]
+    assert [line.split(REFUSED)[1] for line in refusals if "/HD(1,GPT," in line] == [reason]
+    status = "VOLUME_CORRUPTED" if name == "foreign" else "ACCESS_DENIED"
+    assert report.one("start") == {"supported": "SUCCESS", "started": status, "child": "0"}
+    assert report.one("sum")["crc"] == crc(disks.partition_bytes(disk.path, 1))
+    assert report.one("unload") == SUCCESS and report.one("tpl")["tpl"] == "4"
+    assert disk.path.read_bytes() == before
+
+
+def test_several_partitions_are_the_base(rig, layers):
+    """A copy of the base's disk has the same GUIDs: neither is trusted."""
+    overlay = machine.Disk(rig.partitioned("above", [layers[0] / "over"]))
+    copies = [machine.Disk(rig.partitioned("below", [layers[0] / "base"]), device)
+              for device in ("usb", "ahci")]
+    config = entry("a", "above", 1, base("below", 1))
+    report = rig.configured(config, [select(part=1), "start", "console"], overlay, *copies)
+    assert report.one("start")["started"] == "ACCESS_DENIED"
+    refusals = [line for line in report.console() if REFUSED in line]
+    assert len(refusals) == 1
+    assert refusals[0].endswith(REFUSED + BACKING + "several partitions are the base")
+
+
+def test_base_inside_an_image(rig, layers):
+    """A partition of an image's own disk is nobody's base."""
+    inner = rig.partitioned("inner", [layers[0] / "base"])
+    disks.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", inner, layers[0] / "outer")
+    disk = machine.Disk(rig.partitioned("inside", [layers[0] / "over", layers[0] / "outer"]))
+    report = rig.configured(entry("a", "inside", 1, base("inner", 1)),
+                            ["handles", select(part=1), "start", "console"], disk)
+    assert report.one("handles")["children"] == "1"
+    assert report.one("start")["started"] == "ACCESS_DENIED"
+    refusals = [line for line in report.console() if REFUSED in line]
+    assert [line.split(REFUSED)[1] for line in refusals] == [BACKING + "the base is not found"]
+
+
+def test_format_from_the_configuration(rig, layers):
+    disk = machine.Disk(rig.partitioned("said", [layers[0] / "unsaid", layers[0] / "base"]))
+    report = rig.configured(entry("a", "said", 1, base("said", 2) + " qcow2"),
+                            [select(part=1), "sum child 64"], disk)
+    assert report.one("sum")["crc"] == crc(layers[1])
+
+
+@pytest.mark.parametrize("key,words", [
+    ("readonly yes", "read-only"), ("snapshot before", "read-only"), ("temporary yes", "read-only"),
+])
+def test_read_only(rig, key, words):
+    """The image is not written, and the line says so; nothing else changes."""
+    image = rig.image("data-v3-64k")
+    disk = vm.Kept(rig.partitioned("ro", [image]), slot=vm.SLOTS["virtio"])
+    before = disk.path.read_bytes()
+    report = rig.configured(entry("a", "ro", 1, key),
+                            [select(part=1), "console", "media child", "write child 0 8 1",
+                             "sum child 64", "unload"], disk)
+    assert [line.split(": ")[-1] for line in report.console()] == [
+        "4.0 MiB, 64 KiB clusters, " + words]
+    assert report.one("media")["readonly"] == "1"
+    assert report.one("write") == {"status": "WRITE_PROTECTED"}
+    assert report.one("sum")["crc"] == crc(rig.content(image))
+    assert disk.path.read_bytes() == before
+
+
+def test_backing_off(rig, layers):
+    """The overlay alone: what it does not hold reads as zeros, and nothing can be written."""
+    disk = machine.Disk(rig.partitioned("off", [layers[0] / "over"]))
+    report = rig.configured(entry("a", "off", 1, "backing no"),
+                            [select(part=1), "console", "media child", "sum child 64"], disk)
+    assert report.one("sum")["crc"] == crc(bytes(len(layers[1])))
+    assert report.one("media")["readonly"] == "1"
+    assert "read-only" in report.console()[0]
+
+
+def test_bad_lines(rig):
+    """Each is named by its number, and what is good among them counts."""
+    image = rig.image("data-v3-64k")
+    disk = machine.Disk(rig.partitioned("bad", [image]))
+    first, second, third = entry("a", "bad", 1, "readonly yes")
+    report = rig.configured(["colour blue", first, "# a comment", "partition 7", second,
+                             "readonly maybe", third], ["console", select(part=1), "media child"],
+                            disk)
+    lines = [line.split("qcow2.conf ")[1] for line in report.console() if "qcow2.conf" in line]
+    assert lines == ["line 1 skipped: unknown key",
+                     "line 4 skipped: a partition's GUID is expected",
+                     "line 6 skipped: yes or no is expected"]
+    assert report.console()[0].startswith("qcow2: PciRoot(0x0)/Pci(0xF,0x0)/HD(1,GPT,")
+    assert report.one("media")["readonly"] == "1"
+
+
+def test_many_bad_lines(rig):
+    report = rig.configured([f"nonsense {number}" for number in range(20)], ["console"])
+    lines = [line.split("qcow2.conf ")[1] for line in report.console()]
+    assert lines[:8] == [f"line {number} skipped: unknown key" for number in range(1, 9)]
+    assert lines[8:] == ["12 more lines skipped"]
+
+
+@pytest.mark.parametrize("length,words", [
+    (16383, "line 1 skipped: the line is longer than 512 bytes"),
+    (16384, "is not used: larger than 16 KiB"),
+])
+def test_long_file(rig, length, words):
+    """16 KiB are read, and not one byte more; the agent writes them as one comment."""
+    report = rig.configured([f"# {length}"], ["console"])
+    assert [line.split("qcow2.conf ")[1] for line in report.console()] == [words]
