@@ -63,6 +63,10 @@ IMAGES = {
     "64k-r2-snapshot": "cluster_size=64k,refcount_bits=2",
     "64k-full": "cluster_size=64k,preallocation=full",
     "2m-r32": "cluster_size=2M,refcount_bits=32",
+    "64k-zlib": "cluster_size=64k",
+    "64k-zstd": "cluster_size=64k,compression_type=zstd",
+    "64k-overlay": "cluster_size=64k",
+    "4k-v2-overlay": "cluster_size=4k,compat=0.10",
 }
 
 
@@ -71,11 +75,30 @@ def convert(image, raw, *options):
     return raw
 
 
+def make(name, image):
+    """An image whose last part holds bytes of 9; or compressed; or over a compressed one."""
+    size = 4 * PART
+    options = IMAGES[name]
+    plain = image.with_name("plain.qcow2")
+    first = image if "z" not in name and "overlay" not in name else plain
+    client("qemu-img", "create", "-q", "-f", "qcow2", "-o",
+           options if first == image else "cluster_size=64k", first, size)
+    client("qemu-io", "-f", "qcow2", "-c", f"write -q -P 9 {3 * PART} {PART}", first)
+    if first == image:
+        return
+    client("qemu-io", "-f", "qcow2", "-c", f"write -q -P 5 0 {3 * PART}", first)
+    base = image.with_name("base.qcow2") if "overlay" in name else image
+    client("qemu-img", "convert", "-c", "-f", "qcow2", "-O", "qcow2",
+           *(() if "overlay" in name else ("-o", options)), plain, base)
+    if "overlay" in name:
+        client("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, "-b", base.name,
+               "-F", "qcow2", image)
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_fio(name, build, tmp_path):
     image = tmp_path / "image.qcow2"
-    client("qemu-img", "create", "-q", "-f", "qcow2", "-o", IMAGES[name], image, 4 * PART)
-    client("qemu-io", "-f", "qcow2", "-c", f"write -q -P 9 {3 * PART} {PART}", image)
+    make(name, image)
     if "snapshot" in name:
         client("qemu-img", "snapshot", "-c", "before", image)
         convert(image, tmp_path / "before.raw")
@@ -92,7 +115,9 @@ def test_fio(name, build, tmp_path):
     with open(tmp_path / "copy.raw", "rb") as copy:
         copy.seek(3 * PART)
         part = copy.read()
-        assert part.count(0) == TRIMMED_BYTES and part.count(9) == PART - TRIMMED_BYTES
+        # Version 2 cannot say "zeros" over a layer below: there a trim changes nothing.
+        trimmed = 0 if "v2-overlay" in name else TRIMMED_BYTES
+        assert part.count(0) == trimmed and part.count(9) == PART - trimmed
     if "snapshot" in name:
         convert(image, tmp_path / "snapshot.raw", "-l", "before")
         assert filecmp.cmp(tmp_path / "before.raw", tmp_path / "snapshot.raw", shallow=False)
