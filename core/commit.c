@@ -35,6 +35,8 @@ static qc_status place_records(struct qc_image *image, struct survey *ret_survey
         switch (qc_record_kind(record)) {
         case QC_RECORD_COUNT:
             status = qc_block_find(image, key >> reach_bits, &table_off);
+            if (status == QC_OK && table_off == 0 && (record->flags & QC_RECORD_WRITE))
+                return qc_fail(&image->detail, QC_CORRUPT, "bad refcount block");
             record->place =
                 table_off +
                 ((key & ((QC_U(1) << reach_bits) - 1)) << image->top.header.refcount_order >> 3);
@@ -215,13 +217,18 @@ static qc_status stage_pointers(struct qc_image *image)
 /* Lets a released cluster go: it may be taken again, and the host may have its bytes back. */
 static void release(struct qc_image *image, uint64_t first, uint64_t count)
 {
+    struct qc_disk *disk = image->top.disk;
+    uint64_t host_off = first << image->top.header.cluster_bits;
+
     if (count == 0)
         return;
     if (image->free_hint > first)
         image->free_hint = first;
-    if (image->top.disk->ops->trim != NULL)
-        image->top.disk->ops->trim(image->top.disk, first << image->top.header.cluster_bits,
-                                   count << image->top.header.cluster_bits);
+    /* Packed bytes may lie in a last cluster that the disk has only in part. */
+    if (disk->ops->trim != NULL && host_off < disk->size_bytes)
+        disk->ops->trim(
+            disk, host_off,
+            qc_min(count << image->top.header.cluster_bits, disk->size_bytes - host_off));
 }
 
 static bool keep_lowered(struct qc_record *record, void *context)

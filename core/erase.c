@@ -118,16 +118,19 @@ static qc_status erase(struct qc_image *image, uint64_t guest_off, uint64_t len,
 {
     uint64_t cluster_bytes = image->top.header.cluster_bytes;
     uint64_t guest_end = qc_size(image);
+    uint64_t stride = cluster_bytes; /* as far as a hole is looked for; doubled while one goes on */
     qc_status status = qc_begin_change(image, guest_off, len);
 
     for (uint64_t part; status == QC_OK && len > 0; guest_off += part, len -= part) {
         uint64_t in_cluster = guest_off & (cluster_bytes - 1);
 
         part = qc_min(len, cluster_bytes - in_cluster);
-        if (in_cluster == 0 && (part == cluster_bytes || guest_off + part == guest_end))
-            status = erase_whole(image, guest_off, part, len, kind, &part);
-        else if (kind != ERASE_DISCARD)
+        if (in_cluster == 0 && (part == cluster_bytes || guest_off + part == guest_end)) {
+            status = erase_whole(image, guest_off, part, qc_min(len, stride), kind, &part);
+            stride = part >= stride ? 2 * stride : cluster_bytes;
+        } else if (kind != ERASE_DISCARD) {
             status = zero_part(image, guest_off, part);
+        }
     }
     return qc_end_change(image, status);
 }

@@ -11,7 +11,10 @@
 #include "seeded.h"
 #include "table.h"
 
-#define ENTRY_BYTES      8u
+#define ENTRY_BYTES 8u
+/* A hole in an overlay is not followed farther at a time: what lies below may end it at once. */
+#define CHAIN_CLUSTERS_MAX 4096u
+
 #define L1_RESERVED_MASK UINT64_C(0x7f000000000001ff)
 #define L2_RESERVED_MASK UINT64_C(0x3f000000000001fe)
 
@@ -89,6 +92,10 @@ qc_status qc_map_place_entry(struct qc_image *image, struct qc_record *record)
 
     if (l1 == NULL)
         status = qc_map_durable_l2(image, 0, guest_off, &l2_off);
+    /* No step records an entry without a table; were there one, its place must not be the header.
+     */
+    if (status == QC_OK && l2_off == 0)
+        return qc_fail(&image->detail, QC_CORRUPT, "no L2 table at guest %x", guest_off);
     record->place = l2_off + (qc_record_key(record) & (l2_entries - 1)) * ENTRY_BYTES;
     record->flags &= (uint8_t)~QC_RECORD_IN_NEW;
     if (l1 != NULL && (l1->flags & QC_RECORD_NEW))
@@ -296,6 +303,8 @@ qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_le
 {
     struct qc_extent run = {.kind = QC_EXTENT_UNALLOCATED, .len = max_len};
 
+    if (image->layers_count > 1)
+        run.len = qc_min(max_len, QC_U(CHAIN_CLUSTERS_MAX) << image->top.header.cluster_bits);
     for (unsigned depth = 0; depth < image->layers_count; depth++) {
         uint64_t size = layer_size(&image->layers[depth]);
         qc_status status;
@@ -306,6 +315,9 @@ qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_le
         if (guest_off >= size)
             break;
         status = qc_map_layer(image, depth, guest_off, qc_min(run.len, size - guest_off), &run);
+        /* Damage below is no reason to take no more writes: nothing is written there. */
+        if (status == QC_CORRUPT && depth > 0)
+            status = QC_IO;
         if (status != QC_OK)
             return status;
         if (run.kind != QC_EXTENT_UNALLOCATED)

@@ -123,8 +123,9 @@ static qc_status unpack(struct qc_image *image, const struct qc_extent *extent, 
     note_sequence(&source, cluster_bytes);
     status = qc_decode(layer->header.compression_type, image->unpacker->workspace, &source.base,
                        out, cluster_bytes);
+    /* Bytes that do not unpack are lost, but damage nothing else: writes are taken further on. */
     if (status == QC_CORRUPT)
-        return qc_fail(&image->detail, status, "bad compressed cluster at guest %x",
+        return qc_fail(&image->detail, QC_IO, "bad compressed cluster at guest %x",
                        guest_off & ~(cluster_bytes - 1));
     image->unpacker->unpacked_count += status == QC_OK;
     return status;

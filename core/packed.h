@@ -49,7 +49,8 @@ void qc_unpacker_forget(struct qc_unpacker *unpacker, const struct qc_image *ima
 
 /*
  * Reads what extent (QC_EXTENT_COMPRESSED) says is at guest_off: extent->len bytes, of one cluster.
- * QC_IO, QC_CORRUPT, QC_UNSUPPORTED without an unpacker; with a line in the image's detail.
+ * QC_IO also where they do not unpack, QC_UNSUPPORTED without an unpacker; with a line in the
+ * image's detail.
  */
 qc_status qc_packed_read(struct qc_image *image, const struct qc_extent *extent, uint64_t guest_off,
                          uint8_t *buf);

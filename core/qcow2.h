@@ -167,8 +167,8 @@ qc_status qc_flush(struct qc_image *image);
 qc_status qc_settle(struct qc_image *image);
 
 /*
- * The run that starts at guest_off, at most max_len bytes, as long as it can be told in one piece.
- * Errors as qc_read; max_len 0 is QC_RANGE.
+ * The run that starts at guest_off, at most max_len bytes, as long as it can be told in one piece;
+ * over layers below it may end earlier. Errors as qc_read; max_len 0 is QC_RANGE.
  */
 qc_status qc_map(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
                  struct qc_extent *ret_extent);

@@ -397,6 +397,40 @@ static void entries_past_the_end_are_not_written_over(void **state)
     assert_int_equal(rig->disk.writes_count, 0);
 }
 
+/* Lost bytes of one cluster are no damage to the image: all else is written, and so is this one. */
+static void clusters_that_do_not_unpack_may_be_written_over(void **state)
+{
+    struct rig *rig = packed(state, 3);
+
+    rig->disk.bytes[rig_data_off(rig, 0) + 50] = 0xff; /* no such kind of block */
+    assert_int_equal(qc_read(&rig->image, 0, buf, 512), QC_IO);
+    assert_int_equal(qc_write(&rig->image, 512, buf, 512), QC_IO);
+    assert_string_equal(qc_detail(&rig->image), "bad compressed cluster at guest 0x0");
+    assert_string_equal(qc_readonly_reason(&rig->image), "");
+    write_ok(rig, CLUSTER, 512, 1);
+    write_ok(rig, 0, CLUSTER, 2);
+    expect_durable(rig);
+    expect_counts(rig);
+}
+
+/* A disk that does not grow may end within the host cluster of packed bytes. */
+static void trims_end_with_the_disk(void **state)
+{
+    struct rig *rig = packed(state, 3);
+    struct qc_disk_ops ops = *rig->disk.disk.ops;
+
+    ops.grow = NULL;
+    rig->disk.disk.ops = &ops; /* its trim requires that the range is inside */
+    image_set_count(&rig->disk, rig_data_off(rig, 2), 0);
+    image_set_count(&rig->disk, rig_data_off(rig, 3), 0);
+    rig->disk.disk.size_bytes = rig_data_off(rig, 2) - 512;
+    assert_int_equal(rig_open(rig), QC_OK);
+    assert_int_equal(qc_discard(&rig->image, 0, GUEST), QC_OK);
+    assert_int_equal(qc_settle(&rig->image), QC_OK);
+    assert_int_equal(rig->disk.trims_count, 1);
+    assert_int_equal(image_count(&rig->disk, rig_data_off(rig, 1)), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -411,6 +445,8 @@ int main(void)
         RIG_TEST(entries_that_name_tables_are_damage),
         RIG_TEST(ranges_named_too_often_are_damage),
         RIG_TEST(entries_past_the_end_are_not_written_over),
+        RIG_TEST(clusters_that_do_not_unpack_may_be_written_over),
+        RIG_TEST(trims_end_with_the_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
