@@ -276,3 +276,102 @@ qc_status qc_alloc_take(struct qc_image *image, uint64_t max_count, uint64_t *re
     *ret_count = count;
     return QC_OK;
 }
+
+/*
+ * Makes the block for the range that begins at cluster, up to which a run has come. At the range's
+ * start it would end every run there: it takes the run's own first cluster, which a block that is
+ * durably named counts (rule R10). A growing refcount table has its place behind the run.
+ */
+static qc_status provide_block_for_run(struct qc_image *image, uint64_t cluster, uint64_t *first,
+                                       uint64_t *run)
+{
+    unsigned reach_bits = qc_block_reach_bits(image);
+    qc_status status = QC_OK;
+
+    if (*run < 2 || cluster >> reach_bits >= reftable_entries(image))
+        return provide_block(image, cluster >> reach_bits, cluster);
+    if (qc_epoch_find(&image->epoch, QC_RECORD_ROOT, *first >> reach_bits) != NULL)
+        status = qc_commit(image);
+    if (status == QC_OK)
+        status = provide_block(image, cluster >> reach_bits, *first);
+    if (status == QC_OK) {
+        ++*first;
+        --*run;
+    }
+    return status;
+}
+
+/* Finds count free clusters one behind the other; makes the blocks that count them. */
+static qc_status find_run(struct qc_image *image, uint64_t count, uint64_t *ret_first)
+{
+    unsigned reach_bits = qc_block_reach_bits(image);
+    uint64_t end = clusters_end(image), first = 0, run = 0;
+
+    for (uint64_t cluster = 0; cluster < end && run < count;) {
+        uint64_t range_end = qc_min(end, ((cluster >> reach_bits) + 1) << reach_bits);
+        uint64_t block_off, found, found_count;
+        qc_status status = qc_block_find(image, cluster >> reach_bits, &block_off);
+
+        if (status == QC_OK && block_off == 0) {
+            status = provide_block_for_run(image, cluster, &first, &run);
+            if (status == QC_OK)
+                continue; /* the same range, which now has its block */
+        }
+        if (status == QC_OK)
+            status =
+                qc_counts_find_free(image, cluster, range_end, count - run, &found, &found_count);
+        if (status != QC_OK)
+            return status;
+        if (found_count == 0) {
+            run = 0;
+            cluster = range_end;
+            continue;
+        }
+        if (run == 0 || found != cluster) {
+            first = found;
+            run = 0;
+        }
+        run += found_count;
+        cluster = found + found_count;
+    }
+    *ret_first = first;
+    return run == count ? grow_to(image, first + count) : QC_NOSPACE;
+}
+
+qc_status qc_alloc_run(struct qc_image *image, uint64_t count, uint64_t *ret_first)
+{
+    uint64_t first;
+    qc_status status = find_run(image, count, &first);
+
+    if (status == QC_NOSPACE)
+        return qc_fail(&image->detail, status, "no space");
+    if (status == QC_OK)
+        status = refuse_tables(image, first, count);
+    for (uint64_t i = 0; status == QC_OK && i < count; i++) {
+        status = qc_epoch_reserve(image, 1);
+        if (status == QC_OK)
+            take(image, first + i);
+    }
+    if (status == QC_OK)
+        *ret_first = first;
+    return status;
+}
+
+qc_status qc_free_run(struct qc_image *image, uint64_t first, uint64_t count)
+{
+    qc_status status = QC_OK;
+
+    for (uint64_t i = 0; status == QC_OK && i < count; i++) {
+        uint64_t old_count;
+
+        status = qc_epoch_reserve(image, 1);
+        if (status == QC_OK)
+            status = qc_count_prepare(image, first + i, &old_count);
+        if (status == QC_OK && old_count == 0)
+            status = qc_fail(&image->detail, QC_CORRUPT, "refcount out of range at %x",
+                             (first + i) << image->top.header.cluster_bits);
+        if (status == QC_OK)
+            qc_count_drop(image, first + i);
+    }
+    return status;
+}

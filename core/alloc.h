@@ -24,4 +24,14 @@ qc_status qc_step_begin(struct qc_image *image, uint32_t records_count, bool wan
 qc_status qc_alloc_take(struct qc_image *image, uint64_t max_count, uint64_t *ret_first,
                         uint64_t *ret_count, bool *ret_is_clean);
 
+/*
+ * Takes count clusters, one behind the other on the host. Not a step: it commits whenever its
+ * records need room, so that until something names the clusters a cut leaves them as a leak.
+ * QC_NOSPACE, QC_IO, QC_CORRUPT; after an error some may stay counted.
+ */
+qc_status qc_alloc_run(struct qc_image *image, uint64_t count, uint64_t *ret_first);
+
+/* Drops one reference of each of count clusters, committing as qc_alloc_run does. */
+qc_status qc_free_run(struct qc_image *image, uint64_t first, uint64_t count);
+
 #endif

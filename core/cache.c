@@ -170,6 +170,20 @@ void qc_cache_init(struct qc_cache *cache, void *pool, size_t pool_bytes)
         list_add(cache, (uint16_t)i, QC_LIST_FREE);
 }
 
+void qc_cache_reset(struct qc_cache *cache)
+{
+    uint32_t slots_count = 1;
+
+    for (unsigned list = 0; list < QC_LISTS_COUNT; list++)
+        slots_count += cache->lists[list].count;
+    __builtin_memset(cache->lists, 0, sizeof(cache->lists));
+    __builtin_memset(cache->buckets, 0, (cache->buckets_mask + 1) * sizeof(cache->buckets[0]));
+    cache->pages_used = 0;
+    cache->free_pages_count = 0;
+    for (uint32_t i = 1; i < slots_count; i++)
+        list_add(cache, (uint16_t)i, QC_LIST_FREE);
+}
+
 uint16_t qc_cache_lend_page(struct qc_cache *cache)
 {
     uint16_t page = page_take(cache);

@@ -72,6 +72,9 @@ struct qc_cache {
  */
 void qc_cache_init(struct qc_cache *cache, void *pool, size_t pool_bytes);
 
+/* Forgets everything; no page is lent. Until the next call the pages may hold anything. */
+void qc_cache_reset(struct qc_cache *cache);
+
 /*
  * Takes a page away from the cache, and gives it back. At most lend_pages_max are lent at a time; a
  * slice that ret_slice of an earlier call points to may go.

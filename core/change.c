@@ -19,17 +19,12 @@ qc_status qc_note_damage(struct qc_image *image, qc_status status)
     return status;
 }
 
-/*
- * Before the first change: the file is made to end with a cluster, so that its last table can be
- * written in whole blocks, and autoclear bits are cleared, because nobody here keeps what they
- * promise (invariant 6).
- */
-static qc_status announce_changes(struct qc_image *image)
+/* The file is made to end with a cluster, so that its last table can be written in whole blocks. */
+static qc_status round_disk_up(struct qc_image *image)
 {
     struct qc_disk *disk = image->top.disk;
     uint64_t whole = qc_units(disk->size_bytes, image->top.header.cluster_bits)
                      << image->top.header.cluster_bits;
-    uint8_t none[8] = {0};
     qc_status status = QC_OK;
 
     if (disk->ops->grow != NULL && whole != disk->size_bytes)
@@ -37,15 +32,41 @@ static qc_status announce_changes(struct qc_image *image)
     /* A full host: what is there can still be written, if it is whole blocks. */
     if (status == QC_NOSPACE && qc_is_aligned(disk->size_bytes, disk->block_bytes))
         status = QC_OK;
+    return status;
+}
+
+/* A data file is as long as the guest disk. */
+static qc_status grow_data_file(struct qc_image *image)
+{
+    struct qc_disk *data = image->top.data;
+
+    if (!qc_has_data_file(&image->top) || data->size_bytes >= qc_size(image))
+        return QC_OK;
+    return data->ops->grow != NULL ? data->ops->grow(data, qc_size(image)) : QC_NOSPACE;
+}
+
+/*
+ * Before the first change: autoclear bits are cleared where nobody here keeps what they promise
+ * (invariant 6). A raw data file stays one.
+ */
+static qc_status announce_changes(struct qc_image *image)
+{
+    uint64_t kept = image->top.header.autoclear & QC_AUTOCLEAR_RAW_DATA;
+    uint8_t field[8];
+    qc_status status = round_disk_up(image);
+
+    if (status == QC_OK)
+        status = grow_data_file(image);
     if (status != QC_OK)
         return qc_fail(&image->detail, status, "no space");
-    if (image->top.header.autoclear != 0) {
-        status = qc_patch_header(image, HEADER_AUTOCLEAR_OFF, none, sizeof(none));
+    if (image->top.header.autoclear != kept) {
+        qc_put_be64(field, kept);
+        status = qc_patch_header(image, HEADER_AUTOCLEAR_OFF, field, sizeof(field));
         if (status == QC_OK && !QC_SEED(early_autoclear))
             status = qc_flush_disk(image);
         if (status != QC_OK)
             return status;
-        image->top.header.autoclear = 0;
+        image->top.header.autoclear = kept;
     }
     status = qc_guard_prepare(image);
     if (status != QC_OK)

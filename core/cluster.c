@@ -39,13 +39,13 @@ static qc_status check_inside(struct qc_image *image, uint64_t guest_off,
 {
     uint64_t disk_bytes = image->top.disk->size_bytes;
 
-    if (cluster->host_off == 0 ||
+    if (!cluster->has_host || qc_has_data_file(&image->top) ||
         qc_is_inside(cluster->host_off, image->top.header.cluster_bytes, disk_bytes))
         return QC_OK;
     if (cluster->host_off < disk_bytes)
         return qc_fail(&image->detail, QC_UNSUPPORTED, "cluster %x ends behind the disk",
                        cluster->host_off);
-    return qc_fail(&image->detail, QC_CORRUPT, "bad L2 entry %x at guest %x", cluster->entry,
+    return qc_fail(&image->detail, QC_CORRUPT, "bad L2 entry %x at guest %x", cluster->entry.word,
                    guest_off);
 }
 
@@ -59,16 +59,22 @@ static void set_held(const struct qc_image *image, const struct qc_extent *exten
     if (extent->kind == QC_EXTENT_COMPRESSED) {
         cluster->held_first = extent->host_off >> cluster_bits;
         last = (extent->host_off + extent->packed_bytes - 1) >> cluster_bits;
-        cluster->held_count = (uint32_t)(last - cluster->held_first + 1);
+        cluster->held_count = (uint8_t)(last - cluster->held_first + 1);
         if (QC_SEED(packed_one_count))
             cluster->held_count = 1;
-        if (QC_SEED(packed_in_place))
+        if (QC_SEED(packed_in_place)) {
+            cluster->has_host = true;
             cluster->host_off = cluster->held_first << cluster_bits;
+        }
         return;
     }
-    cluster->host_off = cluster->entry & QC_ENTRY_OFFSET_MASK;
-    cluster->held_first = cluster->host_off >> cluster_bits;
-    cluster->held_count = cluster->host_off != 0;
+    cluster->host_off = extent->host_off;
+    cluster->has_host = extent->kind == QC_EXTENT_DATA || extent->host_off != 0;
+    /* What lies in a data file is not counted. */
+    if (cluster->has_host && !qc_has_data_file(&image->top)) {
+        cluster->held_first = cluster->host_off >> cluster_bits;
+        cluster->held_count = 1;
+    }
 }
 
 /* The count of one host cluster that an entry holds: what contradicts the entry is damage. */
@@ -76,7 +82,7 @@ static qc_status look_at_held(struct qc_image *image, uint64_t guest_off, uint64
                               const struct qc_cluster *cluster, uint64_t *ret_count)
 {
     uint64_t host_off = host_cluster << image->top.header.cluster_bits;
-    bool is_compressed = (cluster->entry & QC_ENTRY_COMPRESSED) != 0;
+    bool is_compressed = cluster->kind == QC_EXTENT_COMPRESSED;
     bool is_table;
     qc_status status = qc_guard_check(image, host_cluster, &is_table);
 
@@ -89,7 +95,7 @@ static qc_status look_at_held(struct qc_image *image, uint64_t guest_off, uint64
     if (is_compressed && *ret_count == 0)
         return qc_fail(&image->detail, QC_CORRUPT, "refcount out of range at %x", host_off);
     if (!is_compressed &&
-        (*ret_count == 0 || (*ret_count > 1 && (cluster->entry & QC_ENTRY_COPIED))))
+        (*ret_count == 0 || (*ret_count > 1 && (cluster->entry.word & QC_ENTRY_COPIED))))
         return qc_fail(&image->detail, QC_CORRUPT, "COPIED flag wrong at guest %x", guest_off);
     return QC_OK;
 }
@@ -105,15 +111,17 @@ qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
 
     if (status != QC_OK)
         return status;
+    cluster.kind = extent.kind;
     set_held(image, &extent, &cluster);
     status = check_inside(image, guest_off, &cluster);
     for (uint32_t i = 0; status == QC_OK && i < cluster.held_count; i++)
         status = look_at_held(image, guest_off, cluster.held_first + i, &cluster, &count);
-    if (status == QC_OK && cluster.host_off != 0)
+    if (status == QC_OK && cluster.has_host)
         status = l2_is_ours(image, guest_off, &is_l2_ours);
     if (status != QC_OK)
         return status;
-    cluster.is_ours = cluster.host_off != 0 && (count == 1 || QC_SEED(no_cow)) && is_l2_ours;
+    cluster.is_ours = cluster.has_host && is_l2_ours &&
+                      (count == 1 || qc_has_data_file(&image->top) || QC_SEED(no_cow));
     *ret_cluster = cluster;
     return QC_OK;
 }
@@ -164,11 +172,21 @@ qc_status qc_own_l2(struct qc_image *image, uint64_t guest_off)
     return QC_OK;
 }
 
-void qc_set_entry(struct qc_image *image, uint64_t guest_off, uint64_t entry)
+struct qc_record *qc_set_entry(struct qc_image *image, uint64_t guest_off,
+                               const struct qc_l2_entry *entry)
 {
-    struct qc_record *record =
-        qc_epoch_add(&image->epoch, QC_RECORD_ENTRY, guest_off >> image->top.header.cluster_bits);
+    const struct qc_header *header = &image->top.header;
+    uint64_t key = guest_off >> header->cluster_bits << qc_l2_words_bits(header);
+    struct qc_record *record;
 
-    record->value = entry;
-    record->flags = QC_SEED(cancel_equal) && entry == 0 ? QC_RECORD_SEEDED : 0;
+    if (qc_has_subclusters(header)) {
+        record = qc_epoch_add(&image->epoch, QC_RECORD_ENTRY, key + 1);
+        record->value = entry->bits;
+        record->flags = 0;
+    }
+    record = qc_epoch_add(&image->epoch, QC_RECORD_ENTRY, key);
+    record->value = entry->word;
+    record->flags = QC_SEED(cancel_equal) && entry->word == 0 ? QC_RECORD_SEEDED : 0;
+    record->u.written.from = record->u.written.to = 0;
+    return record;
 }

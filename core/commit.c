@@ -66,14 +66,21 @@ static qc_status place_records(struct qc_image *image, struct survey *ret_survey
 
 qc_status qc_flush_disk(struct qc_image *image)
 {
-    qc_status status = image->top.disk->ops->flush(image->top.disk);
+    struct qc_disk *data = image->top.data;
+    qc_status status = QC_OK;
 
+    /* What tables name lies in the data file, which is another disk: it goes first. */
+    if (qc_has_data_file(&image->top) && image->is_data_unflushed && !QC_SEED(data_unflushed))
+        status = data->ops->flush(data);
+    if (status == QC_OK)
+        status = image->top.disk->ops->flush(image->top.disk);
     if (status != QC_OK && !QC_SEED(silent_flush)) {
         /* Nobody knows what the disk kept: what the epoch names must never be published. */
         image->is_failed = true;
         return qc_fail(&image->detail, QC_IO, "the disk failed to flush: read-only");
     }
     image->is_unflushed = false;
+    image->is_data_unflushed = false;
     return QC_OK;
 }
 
@@ -92,10 +99,14 @@ static qc_status fill_fresh(struct qc_image *image)
         if (!(record->flags & QC_RECORD_CLEAN) && !QC_SEED(no_fill)) {
             uint32_t from = record->u.written.from * QC_SECTOR_BYTES;
             uint32_t to = record->u.written.to * QC_SECTOR_BYTES;
+            uint64_t end = cluster_bytes;
 
+            /* A data file ends with the guest disk, which may be within a cluster. */
+            if (qc_has_data_file(&image->top))
+                end = qc_min(end, qc_size(image) - host_off);
             status = qc_write_zeros(image, host_off, from);
-            if (status == QC_OK)
-                status = qc_write_zeros(image, host_off + to, cluster_bytes - to);
+            if (status == QC_OK && to < end)
+                status = qc_write_zeros(image, host_off + to, end - to);
             if (status != QC_OK)
                 return status;
         }

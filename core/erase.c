@@ -24,29 +24,70 @@ enum erase_kind { ERASE_DISCARD, ERASE_UNMAP, ERASE_KEEP };
  * The entry that a cluster gets. Version 2 has no flag; without a layer below a hole reads as zeros
  * too.
  */
-static uint64_t erased_entry(const struct qc_image *image, const struct qc_cluster *cluster,
-                             enum erase_kind kind)
+static struct qc_l2_entry erased_entry(const struct qc_image *image,
+                                       const struct qc_cluster *cluster, enum erase_kind kind)
 {
+    bool has_subclusters = qc_has_subclusters(&image->top.header);
+    bool is_hole = cluster->entry.word == 0 && cluster->entry.bits == 0;
+    struct qc_l2_entry entry = {0, 0};
+
     if (image->top.header.version < 3 || (QC_SEED(below_shows) && kind == ERASE_DISCARD))
-        return 0;
-    if (image->layers_count == 1 && (kind == ERASE_DISCARD || cluster->entry == 0))
-        return 0;
+        return entry;
+    if (image->layers_count == 1 && (kind == ERASE_DISCARD || is_hole))
+        return entry;
     if (kind == ERASE_KEEP && cluster->is_ours)
-        return cluster->host_off | QC_ENTRY_ZERO | QC_ENTRY_COPIED;
-    return QC_ENTRY_ZERO;
+        entry.word = cluster->host_off | QC_ENTRY_COPIED;
+    if (has_subclusters)
+        entry.bits = QC_SUBS_ZERO;
+    else
+        entry.word |= QC_ENTRY_ZERO;
+    return entry;
 }
 
-static qc_status erase_cluster(struct qc_image *image, uint64_t guest_off, enum erase_kind kind)
+static bool is_equal(const struct qc_l2_entry *a, const struct qc_l2_entry *b)
 {
+    return a->word == b->word && a->bits == b->bits;
+}
+
+/* The entry of a cluster of which only the subclusters [first, end) become zeros. */
+static struct qc_l2_entry sub_erased_entry(const struct qc_cluster *cluster, uint64_t first,
+                                           uint64_t end)
+{
+    struct qc_l2_entry entry = cluster->entry;
+
+    for (uint64_t sub = first; sub < end; sub++)
+        entry.bits = (entry.bits & ~QC_SUB_ALLOCATED(sub)) | QC_SUB_ZERO(sub);
+    return entry;
+}
+
+static bool is_fresh(const struct qc_image *image, uint64_t guest_off)
+{
+    const struct qc_header *header = &image->top.header;
+    const struct qc_record *record =
+        qc_epoch_find(&image->epoch, QC_RECORD_ENTRY,
+                      guest_off >> header->cluster_bits << qc_l2_words_bits(header));
+
+    return record != NULL && (record->flags & QC_RECORD_FRESH) != 0;
+}
+
+/* Erases subclusters [first, end) of a cluster that is not compressed, or all of it. */
+static qc_status erase_subs(struct qc_image *image, uint64_t guest_off, uint64_t first,
+                            uint64_t end, enum erase_kind kind)
+{
+    bool is_whole = end - first == QC_SUBCLUSTERS, was_fresh;
     struct qc_cluster cluster;
-    uint64_t entry;
+    struct qc_l2_entry entry;
+    struct qc_record *record;
     qc_status status = qc_cluster_look(image, guest_off, &cluster);
 
-    if (status != QC_OK || erased_entry(image, &cluster, kind) == cluster.entry)
+    if (status != QC_OK)
         return status;
+    entry = is_whole ? erased_entry(image, &cluster, kind) : sub_erased_entry(&cluster, first, end);
+    if (is_equal(&entry, &cluster.entry))
+        return QC_OK;
     status = qc_own_l2(image, guest_off);
     if (status == QC_OK)
-        status = qc_step_begin(image, 1 + QC_HELD_CLUSTERS_MAX, false);
+        status = qc_step_begin(image, QC_ENTRY_RECORDS + QC_HELD_CLUSTERS_MAX, false);
     /* Its L2 table may be ours only now, and a commit may have gone by: look again. */
     if (status == QC_OK)
         status = qc_cluster_look(image, guest_off, &cluster);
@@ -54,9 +95,15 @@ static qc_status erase_cluster(struct qc_image *image, uint64_t guest_off, enum 
         status = qc_cluster_prepare(image, &cluster);
     if (status != QC_OK)
         return status;
-    entry = erased_entry(image, &cluster, kind);
-    qc_set_entry(image, guest_off, entry);
-    if ((entry & QC_ENTRY_OFFSET_MASK) == 0)
+    entry = is_whole ? erased_entry(image, &cluster, kind) : sub_erased_entry(&cluster, first, end);
+    was_fresh = is_fresh(image, guest_off);
+    record = qc_set_entry(image, guest_off, &entry);
+    /* Other subclusters were written in this epoch: their bytes still go before the entry. */
+    if (was_fresh && (entry.bits & QC_SUBS_ALLOCATED) != 0 && !QC_SEED(sub_unfresh)) {
+        record->flags = QC_RECORD_FRESH;
+        record->u.written.to = (uint16_t)(image->top.header.cluster_bytes / QC_SECTOR_BYTES);
+    }
+    if ((entry.word & QC_ENTRY_OFFSET_MASK) == 0)
         qc_cluster_drop(image, &cluster);
     return QC_OK;
 }
@@ -64,6 +111,12 @@ static qc_status erase_cluster(struct qc_image *image, uint64_t guest_off, enum 
 static bool is_zeros(const struct qc_extent *run)
 {
     return run->kind == QC_EXTENT_UNALLOCATED || run->kind == QC_EXTENT_ZERO;
+}
+
+/* A raw data file has the guest's bytes even for readers that know no tables: they are written. */
+static bool is_raw_kept(const struct qc_image *image)
+{
+    return (image->top.header.autoclear & QC_AUTOCLEAR_RAW_DATA) != 0;
 }
 
 /* Part of a cluster, or all of it: what is not zeros already is written. */
@@ -91,7 +144,8 @@ static qc_status zero_part(struct qc_image *image, uint64_t guest_off, uint64_t 
 static qc_status erase_whole(struct qc_image *image, uint64_t guest_off, uint64_t cluster_len,
                              uint64_t len, enum erase_kind kind, uint64_t *ret_done)
 {
-    bool has_mark = image->top.header.version >= 3 || image->layers_count == 1;
+    bool has_mark =
+        (image->top.header.version >= 3 || image->layers_count == 1) && !is_raw_kept(image);
     struct qc_extent own, run;
     qc_status status = qc_map_layer(image, 0, guest_off, cluster_len, &own);
 
@@ -108,9 +162,43 @@ static qc_status erase_whole(struct qc_image *image, uint64_t guest_off, uint64_
     if (status != QC_OK)
         return status;
     if (has_mark)
-        return erase_cluster(image, guest_off, kind);
-    /* Version 2 cannot say "zeros" over a layer below: a discard is declined, zeros are written. */
+        return erase_subs(image, guest_off, 0, QC_SUBCLUSTERS, kind);
+    /*
+     * Version 2 cannot say "zeros" over a layer below, nor can a raw data file: a discard is
+     * declined there, zeros are written.
+     */
     return kind == ERASE_DISCARD ? QC_OK : zero_part(image, guest_off, cluster_len);
+}
+
+/*
+ * Part of a cluster that becomes zeros: whole subclusters by their marks, what is left by writing.
+ * *ret_done is how much was done.
+ */
+static qc_status zero_some(struct qc_image *image, uint64_t guest_off, uint64_t len,
+                           uint64_t *ret_done)
+{
+    const struct qc_header *header = &image->top.header;
+    uint64_t sub_bytes = header->cluster_bytes >> QC_SUBCLUSTER_BITS;
+    uint64_t in_cluster = guest_off & (header->cluster_bytes - 1);
+    uint64_t in_sub = in_cluster & (sub_bytes - 1);
+    uint64_t first = in_cluster / sub_bytes, end = (in_cluster + len) / sub_bytes;
+    struct qc_cluster cluster;
+    qc_status status;
+
+    *ret_done = len;
+    if (!qc_has_subclusters(header) || is_raw_kept(image))
+        return zero_part(image, guest_off, len);
+    status = qc_cluster_look(image, guest_off, &cluster);
+    if (status != QC_OK)
+        return status;
+    if (cluster.kind == QC_EXTENT_COMPRESSED)
+        return zero_part(image, guest_off, len);
+    if (in_sub != 0 || first == end) {
+        *ret_done = qc_min(len, sub_bytes - in_sub);
+        return zero_part(image, guest_off, *ret_done);
+    }
+    *ret_done = (end - first) * sub_bytes;
+    return erase_subs(image, guest_off - in_cluster, first, end, ERASE_KEEP);
 }
 
 static qc_status erase(struct qc_image *image, uint64_t guest_off, uint64_t len,
@@ -129,7 +217,7 @@ static qc_status erase(struct qc_image *image, uint64_t guest_off, uint64_t len,
             status = erase_whole(image, guest_off, part, qc_min(len, stride), kind, &part);
             stride = part >= stride ? 2 * stride : cluster_bytes;
         } else if (kind != ERASE_DISCARD) {
-            status = zero_part(image, guest_off, part);
+            status = zero_some(image, guest_off, part, &part);
         }
     }
     return qc_end_change(image, status);

@@ -123,6 +123,8 @@ static bool is_length_valid(const struct walk *walk, uint32_t type, uint32_t len
         return len == LUKS_HEADER_BYTES && walk->header->crypt_method != 0;
     case EXT_BACKING_FORMAT:
         return len <= FORMAT_BYTES_MAX;
+    case EXT_DATA_FILE:
+        return len <= QC_BACKING_NAME_BYTES_MAX;
     default:
         return true;
     }
@@ -133,6 +135,10 @@ static qc_status take_extension(struct walk *walk, uint32_t type, uint64_t data_
 {
     if (type == EXT_BITMAPS)
         return check_bitmaps(walk, data_off);
+    if (type == EXT_DATA_FILE) {
+        walk->header->data_name_off = data_off;
+        walk->header->data_name_bytes = len;
+    }
     if (type == EXT_BACKING_FORMAT)
         return fetch(walk, data_off, (uint8_t *)walk->header->backing_format, len);
     return QC_OK;

@@ -93,11 +93,9 @@ static qc_status check_features(const struct qc_header *header, struct qc_detail
         if (header->cluster_bits < EXTENDED_L2_CLUSTER_BITS_MIN)
             return qc_fail(detail, QC_CORRUPT, "extended L2 entries with clusters of %u",
                            QC_U(header->cluster_bytes));
-        return qc_fail(detail, QC_UNSUPPORTED, "extended L2 entries not supported");
     }
-    if (header->incompatible & QC_INCOMPATIBLE_DATA_FILE)
-        return qc_fail(detail, QC_UNSUPPORTED, "external data file not supported");
-    if (header->autoclear & QC_AUTOCLEAR_RAW_DATA)
+    if ((header->autoclear & QC_AUTOCLEAR_RAW_DATA) &&
+        !(header->incompatible & QC_INCOMPATIBLE_DATA_FILE))
         return qc_fail(detail, QC_CORRUPT, "raw external data without an external data file");
     return QC_OK;
 }
@@ -115,16 +113,13 @@ static qc_status check_backing(const struct qc_header *header, struct qc_detail 
 
 static qc_status check_guest_size(const struct qc_header *header, struct qc_detail *detail)
 {
-    /* An L2 table is one cluster of 8-byte entries, each for one cluster. */
-    unsigned l2_reach_bits = 2 * header->cluster_bits - 3;
-
     if (header->guest_bytes < 512 || header->guest_bytes > QC_GUEST_BYTES_MAX)
         return qc_fail(detail, QC_UNSUPPORTED, "virtual size %u not supported",
                        QC_U(header->guest_bytes));
     if (header->l1_entries > QC_L1_BYTES_MAX / 8)
         return qc_fail(detail, QC_UNSUPPORTED, "L1 table too large: %u entries",
                        QC_U(header->l1_entries));
-    if (header->l1_entries < qc_units(header->guest_bytes, l2_reach_bits))
+    if (header->l1_entries < qc_units(header->guest_bytes, qc_l2_reach_bits(header)))
         return qc_fail(detail, QC_CORRUPT, "L1 table too small: %u entries",
                        QC_U(header->l1_entries));
     if (header->reftable_clusters == 0)

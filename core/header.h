@@ -48,6 +48,8 @@ struct qc_cache;
 #define QC_INCOMPATIBLE_COMPRESSION (UINT64_C(1) << 3)
 #define QC_INCOMPATIBLE_EXTENDED_L2 (UINT64_C(1) << 4)
 #define QC_INCOMPATIBLE_KNOWN       UINT64_C(0x1f)
+#define QC_SUBCLUSTER_BITS          5u
+#define QC_SUBCLUSTERS              32u /* of a cluster, with extended L2 entries */
 #define QC_AUTOCLEAR_BITMAPS        (UINT64_C(1) << 0)
 #define QC_AUTOCLEAR_RAW_DATA       (UINT64_C(1) << 1)
 
@@ -72,7 +74,27 @@ struct qc_header {
     uint64_t autoclear;
     uint32_t compression_type;
     char backing_format[QC_FORMAT_NAME_BYTES]; /* "" where the image does not say */
+    uint64_t data_name_off;                    /* of the external data file's name; 0: none */
+    uint32_t data_name_bytes;
 };
+
+/* Whether L2 entries have a second word, which tells of subclusters. */
+static inline bool qc_has_subclusters(const struct qc_header *header)
+{
+    return (header->incompatible & QC_INCOMPATIBLE_EXTENDED_L2) != 0;
+}
+
+/* An L2 entry has 1 << so many 8-byte words. */
+static inline unsigned qc_l2_words_bits(const struct qc_header *header)
+{
+    return qc_has_subclusters(header) ? 1 : 0;
+}
+
+/* Guest bytes that one L2 table, of one cluster, maps; as a power of two. */
+static inline unsigned qc_l2_reach_bits(const struct qc_header *header)
+{
+    return 2 * header->cluster_bits - 3 - qc_l2_words_bits(header);
+}
 
 /*
  * Takes the fields out of the image's first bytes; QC_HEADER_BYTES_MAX of them, fewer where the

@@ -2,8 +2,8 @@
 /*
  * Opening an image, and what is asked of an open one without changing it.
  *
- * Opening writes nothing: what a first change must announce (invariant 6) is written when that
- * change comes (change.c).
+ * Opening writes nothing, but for the repair of an image that is marked dirty and is to be written:
+ * what a first change must announce (invariant 6) is written when that change comes (change.c).
  */
 #include "qcow2.h"
 
@@ -13,6 +13,7 @@
 #include "map.h"
 #include "read.h"
 #include "seeded.h"
+#include "snaptable.h"
 
 /* Decides whether writes are taken, and keeps the reason where they are not. */
 static void decide_readonly(struct qc_image *image, const struct qc_open_options *options)
@@ -21,17 +22,22 @@ static void decide_readonly(struct qc_image *image, const struct qc_open_options
 
     if (options->readonly || image->top.disk->readonly)
         qc_fail(reason, QC_OK, "read-only");
+    else if (options->snapshot != NULL)
+        qc_fail(reason, QC_OK, "snapshot %s: read-only", options->snapshot);
     else if (options->is_backing_off && image->top.header.backing_bytes > 0 &&
              image->top.header.backing_off != 0)
         qc_fail(reason, QC_OK, "without the layers below: read-only");
     else if (image->top.header.incompatible & QC_INCOMPATIBLE_CORRUPT)
         qc_fail(reason, QC_OK, "image is marked corrupt: read-only");
-    else if (image->top.header.incompatible & QC_INCOMPATIBLE_DIRTY)
-        qc_fail(reason, QC_OK, "dirty image, not repaired: read-only");
     else if (image->top.disk->ops->grow == NULL &&
              !qc_is_aligned(image->top.disk->size_bytes, image->top.disk->block_bytes))
         qc_fail(reason, QC_OK, "disk of %u bytes is no whole blocks: read-only",
                 image->top.disk->size_bytes);
+    else if (image->top.data->readonly)
+        qc_fail(reason, QC_OK, "the data file is read-only");
+    else if (qc_has_data_file(&image->top) && image->top.data->ops->grow == NULL &&
+             image->top.data->size_bytes < qc_size(image))
+        qc_fail(reason, QC_OK, "the data file is shorter than the disk: read-only");
     else if (image->top.header.cluster_bytes < image->top.disk->block_bytes)
         qc_fail(reason, QC_OK, "clusters of %u on %u-byte blocks: read-only",
                 QC_U(image->top.header.cluster_bytes), QC_U(image->top.disk->block_bytes));
@@ -49,6 +55,7 @@ qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk
     image->is_write_through = options->write_through;
     image->is_unflushed =
         !QC_SEED(open_clean); /* R5: what another process wrote may not be durable yet */
+    image->is_data_unflushed = image->is_unflushed;
     if (options->unpacker != NULL)
         qc_unpacker_forget(options->unpacker, image);
     image->unpacker = options->unpacker;
@@ -66,6 +73,12 @@ qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk
         image->virgin_off = qc_units(disk->size_bytes, image->top.header.cluster_bits)
                             << image->top.header.cluster_bits;
     decide_readonly(image, options);
+    if (options->snapshot != NULL)
+        return qc_snapshot_enter(image, options->snapshot);
+    /* What cannot be repaired keeps its reason, and can be read. */
+    if (image->readonly_reason.text[0] == '\0' &&
+        (image->top.header.incompatible & QC_INCOMPATIBLE_DIRTY))
+        (void)qc_repair_dirty(image);
     return QC_OK;
 }
 

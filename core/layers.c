@@ -33,17 +33,16 @@ static qc_status open_header(struct qc_image *image, unsigned depth)
     return status;
 }
 
-/* Reads the name of what lies below into the staging buffer, terminated. */
-static qc_status read_name(struct qc_image *image, const struct qc_layer *layer,
-                           const char **ret_name)
+/* Reads a name out of a layer's first cluster into the staging buffer, terminated. */
+static qc_status read_name(struct qc_image *image, struct qc_disk *disk, uint64_t host_off,
+                           uint32_t len, const char **ret_name)
 {
     char *name = (char *)image->cache->staging;
-    uint32_t len = layer->header.backing_bytes;
     qc_status status;
 
-    if (!qc_is_inside(layer->header.backing_off, len, layer->disk->size_bytes))
+    if (!qc_is_inside(host_off, len, disk->size_bytes))
         return qc_fail(&image->detail, QC_CORRUPT, "backing name field invalid");
-    status = layer->disk->ops->read(layer->disk, layer->header.backing_off, name, len);
+    status = disk->ops->read(disk, host_off, name, len);
     if (status != QC_OK)
         return qc_fail(&image->detail, status, "backing name cannot be read");
     for (uint32_t i = 0; i < len; i++) {
@@ -78,6 +77,47 @@ static qc_status parse_format(const char *name, enum qc_format *ret_format,
     return QC_OK;
 }
 
+/* Asks the front end for a disk by the name at host_off of a layer's own. */
+static qc_status ask(struct qc_image *image, struct qc_bases *bases, const struct qc_layer *layer,
+                     uint64_t host_off, uint32_t len, struct qc_base *base)
+{
+    qc_status status;
+
+    if (bases == NULL)
+        return qc_fail(&image->detail, QC_REFUSED,
+                       "backing name refused: nothing says where it lies");
+    status = read_name(image, layer->disk, host_off, len, &base->name);
+    if (status != QC_OK)
+        return status;
+    status = bases->find(bases, base);
+    if (status != QC_OK)
+        image->detail = base->detail;
+    return status;
+}
+
+/* The external data file of a layer that has one. */
+static qc_status find_data_file(struct qc_image *image, unsigned depth, struct qc_bases *bases)
+{
+    struct qc_layer *layer = &image->layers[depth];
+    const struct qc_header *header = &layer->header;
+    struct qc_base base = {.depth = depth, .is_data_file = true, .format = QC_FORMAT_RAW};
+    qc_status status;
+
+    layer->data = layer->disk;
+    if (!(header->incompatible & QC_INCOMPATIBLE_DATA_FILE))
+        return QC_OK;
+    if (header->data_name_bytes == 0)
+        return qc_fail(&image->detail, QC_REFUSED, "backing name refused: no data file named");
+    status = ask(image, bases, layer, header->data_name_off, header->data_name_bytes, &base);
+    if (status != QC_OK)
+        return status;
+    if (base.disk == layer->disk)
+        return qc_fail(&image->detail, QC_REFUSED,
+                       "backing name refused: the image is no data file");
+    layer->data = base.disk;
+    return QC_OK;
+}
+
 /* Asks the front end for the layer that the one above names. */
 static qc_status find_base(struct qc_image *image, unsigned depth, struct qc_bases *bases,
                            struct qc_base *ret_base)
@@ -90,18 +130,12 @@ static qc_status find_base(struct qc_image *image, unsigned depth, struct qc_bas
     if (depth == QC_LAYERS_MAX)
         return qc_fail(detail, QC_REFUSED, "backing name refused: more than %u layers",
                        QC_U(QC_LAYERS_MAX));
-    if (bases == NULL)
-        return qc_fail(detail, QC_REFUSED, "backing name refused: nothing says where it lies");
     status = parse_format(above->header.backing_format, &base.format, detail);
     if (status == QC_OK)
-        status = read_name(image, above, &base.name);
+        status =
+            ask(image, bases, above, above->header.backing_off, above->header.backing_bytes, &base);
     if (status != QC_OK)
         return status;
-    status = bases->find(bases, &base);
-    if (status != QC_OK) {
-        *detail = base.detail;
-        return status;
-    }
     if (base.format == QC_FORMAT_NONE)
         return qc_fail(detail, QC_REFUSED, "backing name refused: no format given");
     *ret_base = base;
@@ -123,6 +157,8 @@ qc_status qc_layers_open(struct qc_image *image, const struct qc_open_options *o
     qc_status status = open_header(image, 0);
 
     image->layers_count = 1;
+    if (status == QC_OK)
+        status = find_data_file(image, 0, options->bases);
     if (options->is_backing_off)
         return status;
     while (status == QC_OK) {
@@ -135,10 +171,12 @@ qc_status qc_layers_open(struct qc_image *image, const struct qc_open_options *o
         status = find_base(image, depth, options->bases, &base);
         if (status != QC_OK)
             return depth == 1 ? status : name_layer(image, depth - 1, status);
-        image->layers[depth].disk = base.disk;
+        image->layers[depth].disk = image->layers[depth].data = base.disk;
         image->layers[depth].is_raw = base.format == QC_FORMAT_RAW;
         if (base.format == QC_FORMAT_QCOW2)
             status = open_header(image, depth);
+        if (status == QC_OK && base.format == QC_FORMAT_QCOW2)
+            status = find_data_file(image, depth, options->bases);
         if (status != QC_OK)
             return name_layer(image, depth, status);
         image->layers_count++;

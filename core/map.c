@@ -11,7 +11,7 @@
 #include "seeded.h"
 #include "table.h"
 
-#define ENTRY_BYTES 8u
+#define WORD_BYTES 8u
 /* A hole in an overlay is not followed farther at a time: what lies below may end it at once. */
 #define CHAIN_CLUSTERS_MAX 4096u
 
@@ -33,7 +33,7 @@ uint64_t qc_size(const struct qc_image *image)
 
 uint64_t qc_l1_index(const struct qc_image *image, uint64_t guest_off)
 {
-    return guest_off >> (2 * image->top.header.cluster_bits - 3);
+    return guest_off >> qc_l2_reach_bits(&image->top.header);
 }
 
 qc_status qc_map_durable_l2(struct qc_image *image, unsigned depth, uint64_t guest_off,
@@ -45,8 +45,8 @@ qc_status qc_map_durable_l2(struct qc_image *image, unsigned depth, uint64_t gue
     uint32_t entries_count;
     uint64_t entry, l2_off;
     qc_status status = qc_table_entries(
-        image, depth, header->l1_off, QC_U(header->l1_entries) * ENTRY_BYTES,
-        guest_off >> (2 * header->cluster_bits - 3), QC_HEAT_TOP, &entries, &entries_count);
+        image, depth, header->l1_off, QC_U(header->l1_entries) * WORD_BYTES,
+        guest_off >> qc_l2_reach_bits(header), QC_HEAT_TOP, &entries, &entries_count);
 
     if (status != QC_OK)
         return status;
@@ -82,10 +82,17 @@ static qc_status readable_l2(struct qc_image *image, unsigned depth, uint64_t gu
     return QC_OK;
 }
 
+/* The key of the record for the first word of a cluster's entry; the second word's is the next. */
+static uint64_t key_of(const struct qc_layer *layer, uint64_t guest_cluster)
+{
+    return guest_cluster << qc_l2_words_bits(&layer->header);
+}
+
 qc_status qc_map_place_entry(struct qc_image *image, struct qc_record *record)
 {
-    uint64_t guest_off = qc_record_key(record) << image->top.header.cluster_bits;
-    uint64_t l2_entries = image->top.header.cluster_bytes / ENTRY_BYTES;
+    const struct qc_header *header = &image->top.header;
+    uint64_t key = qc_record_key(record);
+    uint64_t guest_off = key >> qc_l2_words_bits(header) << header->cluster_bits;
     const struct qc_record *l1 = new_l2(image, 0, guest_off);
     uint64_t l2_off = l1 != NULL ? l1->value : 0;
     qc_status status = QC_OK;
@@ -96,7 +103,7 @@ qc_status qc_map_place_entry(struct qc_image *image, struct qc_record *record)
      */
     if (status == QC_OK && l2_off == 0)
         return qc_fail(&image->detail, QC_CORRUPT, "no L2 table at guest %x", guest_off);
-    record->place = l2_off + (qc_record_key(record) & (l2_entries - 1)) * ENTRY_BYTES;
+    record->place = l2_off + (key & (header->cluster_bytes / WORD_BYTES - 1)) * WORD_BYTES;
     record->flags &= (uint8_t)~QC_RECORD_IN_NEW;
     if (l1 != NULL && (l1->flags & QC_RECORD_NEW))
         record->flags |= QC_RECORD_IN_NEW;
@@ -123,38 +130,60 @@ static qc_status parse_compressed(const struct qc_layer *layer, uint64_t entry,
     return QC_OK;
 }
 
-/* What one L2 entry says of its cluster; len is left to the caller. Says nothing of errors. */
-static qc_status parse_l2_entry(const struct qc_layer *layer, uint64_t entry,
-                                struct qc_extent *ret_extent)
+qc_status qc_map_parse(const struct qc_layer *layer, uint64_t word, struct qc_extent *ret_extent)
 {
-    uint64_t host_off = entry & QC_ENTRY_OFFSET_MASK;
-    bool is_zero = (entry & QC_ENTRY_ZERO) != 0;
+    uint64_t host_off = word & QC_ENTRY_OFFSET_MASK;
+    bool is_zero = (word & QC_ENTRY_ZERO) != 0;
+    bool is_own_file = qc_has_data_file(layer);
 
     /* Bit 62 first: in a compressed entry bit 0 is part of the offset. */
-    if ((entry & QC_ENTRY_COMPRESSED) && !(QC_SEED(packed_zero_flag) && is_zero))
-        return parse_compressed(layer, entry, ret_extent);
+    if ((word & QC_ENTRY_COMPRESSED) && !(QC_SEED(packed_zero_flag) && is_zero))
+        return is_own_file ? QC_CORRUPT : parse_compressed(layer, word, ret_extent);
     if (QC_SEED(packed_zero_flag))
-        entry &= ~QC_ENTRY_COMPRESSED;
-    if ((entry & L2_RESERVED_MASK) != 0 || !qc_is_aligned(host_off, layer->header.cluster_bytes) ||
-        (is_zero && layer->header.version < 3))
+        word &= ~QC_ENTRY_COMPRESSED;
+    if ((word & L2_RESERVED_MASK) != 0 || !qc_is_aligned(host_off, layer->header.cluster_bytes) ||
+        (is_zero && (layer->header.version < 3 || qc_has_subclusters(&layer->header))))
         return QC_CORRUPT;
-    if (is_zero && !(QC_SEED(zero_flag) && host_off != 0)) {
-        *ret_extent = (struct qc_extent){.kind = QC_EXTENT_ZERO};
-    } else if (host_off == 0) {
-        *ret_extent = (struct qc_extent){.kind = QC_EXTENT_UNALLOCATED};
-    } else {
-        if (host_off >= layer->disk->size_bytes)
-            return QC_CORRUPT;
-        *ret_extent = (struct qc_extent){.kind = QC_EXTENT_DATA, .host_off = host_off};
-    }
+    *ret_extent = (struct qc_extent){.kind = QC_EXTENT_DATA, .host_off = host_off};
+    if (is_zero && !(QC_SEED(zero_flag) && host_off != 0))
+        ret_extent->kind = QC_EXTENT_ZERO;
+    /* In a data file of its own the guest's first cluster lies at 0: the flag tells it from none.
+     */
+    else if (host_off == 0 && !(is_own_file && (word & QC_ENTRY_COPIED)))
+        ret_extent->kind = QC_EXTENT_UNALLOCATED;
+    else if (!is_own_file && host_off >= layer->disk->size_bytes)
+        return QC_CORRUPT;
     return QC_OK;
 }
 
-static qc_status refuse_l2_entry(struct qc_image *image, uint64_t entry, uint64_t guest_off)
+/* As qc_map_parse, and what only the second word and the guest offset can prove wrong. */
+static qc_status parse_entry(const struct qc_layer *layer, const struct qc_l2_entry *entry,
+                             uint64_t guest_off, struct qc_extent *ret_extent)
 {
-    if (entry & QC_ENTRY_COMPRESSED)
+    qc_status status = qc_map_parse(layer, entry->word, ret_extent);
+    uint64_t cluster_off = guest_off & ~QC_U(layer->header.cluster_bytes - 1);
+
+    if (status != QC_OK)
+        return status;
+    /* "External data file": guest and host offsets are the same there. */
+    if (qc_has_data_file(layer) && ret_extent->host_off != cluster_off &&
+        (ret_extent->host_off != 0 || ret_extent->kind == QC_EXTENT_DATA))
+        return QC_CORRUPT;
+    if (!qc_has_subclusters(&layer->header) || ret_extent->kind == QC_EXTENT_COMPRESSED)
+        return QC_OK;
+    if ((entry->bits & entry->bits >> QC_SUBCLUSTERS & QC_SUBS_ALLOCATED) != 0 ||
+        (ret_extent->kind == QC_EXTENT_UNALLOCATED && (entry->bits & QC_SUBS_ALLOCATED) != 0))
+        return QC_CORRUPT;
+    return QC_OK;
+}
+
+static qc_status refuse_entry(struct qc_image *image, const struct qc_l2_entry *entry,
+                              uint64_t guest_off)
+{
+    if (entry->word & QC_ENTRY_COMPRESSED)
         return qc_fail(&image->detail, QC_CORRUPT, "bad compressed cluster at guest %x", guest_off);
-    return qc_fail(&image->detail, QC_CORRUPT, "bad L2 entry %x at guest %x", entry, guest_off);
+    return qc_fail(&image->detail, QC_CORRUPT, "bad L2 entry %x at guest %x", entry->word,
+                   guest_off);
 }
 
 /* The record of the epoch that hides a cluster's entry, or NULL. */
@@ -163,7 +192,28 @@ static const struct qc_record *hiding_record(const struct qc_image *image, unsig
 {
     if (depth != 0 || image->epoch.kind_counts[QC_RECORD_ENTRY] == 0)
         return NULL;
-    return qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, guest_cluster);
+    return qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, key_of(&image->top, guest_cluster));
+}
+
+/* Takes an entry out of its table, or out of the record that hides it; words is NULL where no table
+ * is. */
+static struct qc_l2_entry take_entry(const struct qc_image *image, const struct qc_layer *layer,
+                                     const uint8_t *words, const struct qc_record *record)
+{
+    bool has_bits = qc_has_subclusters(&layer->header);
+    struct qc_l2_entry entry = {0, 0};
+
+    if (record != NULL) {
+        entry.word = record->value;
+        if (has_bits)
+            entry.bits =
+                qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, qc_record_key(record) + 1)->value;
+    } else if (words != NULL) {
+        entry.word = qc_be64(words);
+        if (has_bits)
+            entry.bits = qc_be64(words + WORD_BYTES);
+    }
+    return entry;
 }
 
 static bool is_partly_written(const struct qc_image *image, const struct qc_record *record)
@@ -175,10 +225,10 @@ static bool is_partly_written(const struct qc_image *image, const struct qc_reco
 
 /*
  * How many clusters from the first on continue its run, at most max_count; a bad entry, or a
- * cluster that is written only in part, ends the run before it. entries is NULL where no table is.
+ * cluster that is written only in part, ends the run before it. words is NULL where no table is.
  */
 static uint64_t count_run(const struct qc_image *image, uint64_t guest_cluster,
-                          const uint8_t *entries, uint64_t max_count, const struct qc_extent *first)
+                          const uint8_t *words, uint64_t max_count, const struct qc_extent *first)
 {
     const struct qc_layer *layer = &image->layers[first->depth];
     unsigned cluster_bits = layer->header.cluster_bits;
@@ -186,16 +236,18 @@ static uint64_t count_run(const struct qc_image *image, uint64_t guest_cluster,
 
     if (first->kind == QC_EXTENT_COMPRESSED)
         return 1;
-    if (entries == NULL && new_l2(image, first->depth, guest_cluster << cluster_bits) == NULL)
+    if (words == NULL && new_l2(image, first->depth, guest_cluster << cluster_bits) == NULL)
         return max_count; /* no table and no new one: nothing can be here */
+    if (qc_has_subclusters(&layer->header))
+        return 1;
     for (; run < max_count; run++) {
         const struct qc_record *record = hiding_record(image, first->depth, guest_cluster + run);
-        uint64_t entry = entries != NULL ? qc_be64(entries + run * ENTRY_BYTES) : 0;
+        struct qc_l2_entry entry =
+            take_entry(image, layer, words != NULL ? words + run * WORD_BYTES : NULL, record);
         struct qc_extent next;
 
-        if (record != NULL)
-            entry = record->value;
-        if (is_partly_written(image, record) || parse_l2_entry(layer, entry, &next) != QC_OK ||
+        if (is_partly_written(image, record) ||
+            parse_entry(layer, &entry, (guest_cluster + run) << cluster_bits, &next) != QC_OK ||
             next.kind != first->kind)
             break;
         if (first->kind == QC_EXTENT_DATA && !QC_SEED(merge_gap) &&
@@ -222,30 +274,52 @@ static void map_in_fresh(const struct qc_image *image, const struct qc_record *r
     }
 }
 
+static enum qc_extent_kind sub_kind(uint64_t bits, unsigned sub)
+{
+    if (bits & QC_SUB_ALLOCATED(sub))
+        return QC_EXTENT_DATA;
+    return (bits & QC_SUB_ZERO(sub)) ? QC_EXTENT_ZERO : QC_EXTENT_UNALLOCATED;
+}
+
+/* The subclusters around in_cluster that are alike: run stands for their whole cluster. */
+static void map_in_subclusters(const struct qc_layer *layer, uint64_t bits, uint64_t in_cluster,
+                               struct qc_extent *run)
+{
+    unsigned sub_bits = layer->header.cluster_bits - QC_SUBCLUSTER_BITS;
+    unsigned sub = (unsigned)(in_cluster >> sub_bits), end = sub + 1;
+
+    run->kind = sub_kind(bits, sub);
+    while (end < QC_SUBCLUSTERS && sub_kind(bits, end) == run->kind)
+        end++;
+    run->len = (QC_U(end) << sub_bits) - in_cluster;
+}
+
 /*
  * The run at guest_off as far as one slice of one table tells it; at least to the end of the
- * cluster, or of its written part, unless max_len ends before.
+ * cluster, or of its part that is alike, unless max_len ends before.
  */
 static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t guest_off,
                               uint64_t max_len, struct qc_extent *ret_extent)
 {
     const struct qc_layer *layer = &image->layers[depth];
     unsigned cluster_bits = layer->header.cluster_bits;
+    unsigned words_bits = qc_l2_words_bits(&layer->header);
     uint64_t guest_cluster = guest_off >> cluster_bits;
-    uint64_t l2_entries = layer->header.cluster_bytes / ENTRY_BYTES;
-    uint64_t l2_index = (guest_cluster + QC_SEED(l2_lookup)) & (l2_entries - 1);
+    uint64_t table_words = layer->header.cluster_bytes / WORD_BYTES;
+    uint64_t word_index = ((guest_cluster + QC_SEED(l2_lookup)) << words_bits) & (table_words - 1);
     uint64_t in_cluster = guest_off & (layer->header.cluster_bytes - 1);
     uint64_t max_count = qc_units(in_cluster + max_len, cluster_bits);
     const struct qc_record *record = hiding_record(image, depth, guest_cluster);
-    struct qc_extent run;
-    const uint8_t *entries = NULL;
-    uint32_t entries_count = (uint32_t)(l2_entries - l2_index);
-    uint64_t l2_off, entry = 0;
+    struct qc_extent run = {0};
+    struct qc_l2_entry entry;
+    const uint8_t *words = NULL;
+    uint32_t words_count = (uint32_t)(table_words - word_index);
+    uint64_t l2_off;
     qc_status status = readable_l2(image, depth, guest_off, &l2_off);
 
     if (status == QC_OK && l2_off != 0)
-        status = qc_table_entries(image, depth, l2_off, layer->header.cluster_bytes, l2_index,
-                                  QC_HEAT_PASSING, &entries, &entries_count);
+        status = qc_table_entries(image, depth, l2_off, layer->header.cluster_bytes, word_index,
+                                  QC_HEAT_PASSING, &words, &words_count);
     if (status != QC_OK)
         return status;
     if (is_partly_written(image, record)) {
@@ -254,16 +328,18 @@ static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t g
         *ret_extent = run;
         return QC_OK;
     }
-    if (entries != NULL)
-        entry = qc_be64(entries);
-    if (record != NULL)
-        entry = record->value;
-    if (parse_l2_entry(layer, entry, &run) != QC_OK)
-        return refuse_l2_entry(image, entry, guest_off);
+    entry = take_entry(image, layer, words, record);
+    if (parse_entry(layer, &entry, guest_off, &run) != QC_OK)
+        return refuse_entry(image, &entry, guest_off);
     run.depth = depth;
-    run.len = count_run(image, guest_cluster, entries, qc_min(entries_count, max_count), &run)
-              << cluster_bits;
-    run.len = qc_min(max_len, run.len - in_cluster);
+    run.len =
+        (count_run(image, guest_cluster, words, qc_min(words_count >> words_bits, max_count), &run)
+         << cluster_bits) -
+        in_cluster;
+    if (qc_has_subclusters(&layer->header) &&
+        (run.kind == QC_EXTENT_DATA || (run.kind == QC_EXTENT_UNALLOCATED && entry.bits != 0)))
+        map_in_subclusters(layer, entry.bits, in_cluster, &run);
+    run.len = qc_min(run.len, max_len);
     if (run.kind == QC_EXTENT_DATA)
         run.host_off += in_cluster;
     *ret_extent = run;
@@ -327,32 +403,29 @@ qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_le
     return QC_OK;
 }
 
-qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, uint64_t *ret_entry,
+qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, struct qc_l2_entry *ret_entry,
                        struct qc_extent *ret_extent)
 {
-    uint64_t guest_cluster = guest_off >> image->top.header.cluster_bits;
-    uint64_t l2_entries = image->top.header.cluster_bytes / ENTRY_BYTES;
+    const struct qc_header *header = &image->top.header;
+    uint64_t guest_cluster = guest_off >> header->cluster_bits;
+    uint64_t table_words = header->cluster_bytes / WORD_BYTES;
     const struct qc_record *record = hiding_record(image, 0, guest_cluster);
-    const uint8_t *entries;
-    uint32_t entries_count;
-    uint64_t l2_off, entry = 0;
+    const uint8_t *words = NULL;
+    uint32_t words_count;
+    uint64_t l2_off;
     qc_status status = QC_OK;
 
-    if (record != NULL) {
-        entry = record->value;
-    } else {
+    if (record == NULL) {
         status = readable_l2(image, 0, guest_off, &l2_off);
         if (status == QC_OK && l2_off != 0)
-            status = qc_table_entries(image, 0, l2_off, image->top.header.cluster_bytes,
-                                      guest_cluster & (l2_entries - 1), QC_HEAT_PASSING, &entries,
-                                      &entries_count);
-        if (status == QC_OK && l2_off != 0)
-            entry = qc_be64(entries);
+            status = qc_table_entries(image, 0, l2_off, header->cluster_bytes,
+                                      key_of(&image->top, guest_cluster) & (table_words - 1),
+                                      QC_HEAT_PASSING, &words, &words_count);
     }
     if (status != QC_OK)
         return status;
-    if (parse_l2_entry(&image->top, entry, ret_extent) != QC_OK)
-        return refuse_l2_entry(image, entry, guest_off);
-    *ret_entry = entry;
+    *ret_entry = take_entry(image, &image->top, words, record);
+    if (parse_entry(&image->top, ret_entry, guest_off, ret_extent) != QC_OK)
+        return refuse_entry(image, ret_entry, guest_off);
     return QC_OK;
 }

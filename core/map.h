@@ -16,6 +16,12 @@
 #define QC_ENTRY_COMPRESSED  (UINT64_C(1) << 62)
 #define QC_ENTRY_ZERO        (UINT64_C(1) << 0)
 
+/* Bits of an entry's second word, for subcluster number sub. */
+#define QC_SUB_ALLOCATED(sub) (UINT64_C(1) << (sub))
+#define QC_SUB_ZERO(sub)      (UINT64_C(1) << (QC_SUBCLUSTERS + (sub)))
+#define QC_SUBS_ALLOCATED     UINT64_C(0x00000000ffffffff)
+#define QC_SUBS_ZERO          UINT64_C(0xffffffff00000000)
+
 /*
  * The run at guest_off (inside the guest disk), at most max_len bytes (at least 1, inside the guest
  * disk too), as all layers together tell it, merged over every neighbouring cluster that continues
@@ -28,11 +34,23 @@ qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_le
 qc_status qc_map_layer(struct qc_image *image, unsigned depth, uint64_t guest_off, uint64_t max_len,
                        struct qc_extent *ret_extent);
 
+/* An L2 entry as it stands in its table; bits is its second word, 0 where there is none. */
+struct qc_l2_entry {
+    uint64_t word;
+    uint64_t bits; /* subclusters: low half allocated, high half read as zeros */
+};
+
+/*
+ * What an entry's first word says of its whole cluster: QC_OK or QC_CORRUPT, without a line. With
+ * subclusters DATA means only that there is a host cluster. len is not set.
+ */
+qc_status qc_map_parse(const struct qc_layer *layer, uint64_t word, struct qc_extent *ret_extent);
+
 /*
  * The image's own L2 entry in force for the cluster at guest_off, checked; 0 where no L2 table is.
- * ret_extent: what it says; its len is not set.
+ * ret_extent: what its first word says, as qc_map_parse.
  */
-qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, uint64_t *ret_entry,
+qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, struct qc_l2_entry *ret_entry,
                        struct qc_extent *ret_extent);
 
 /* The L2 table that a layer's disk names for guest_off, checked; 0 where there is none. */

@@ -207,20 +207,28 @@ qc_status qc_patch_header(struct qc_image *image, uint32_t host_off, const uint8
     return qc_window_store(image, &window);
 }
 
+qc_status qc_write_data(struct qc_image *image, uint64_t host_off, const void *buf, uint64_t len)
+{
+    struct qc_disk *disk = image->top.data;
+    qc_status status = disk->ops->write(disk, host_off, buf, len);
+
+    image->is_unflushed = true;
+    image->is_data_unflushed = true;
+    if (status != QC_OK)
+        return qc_fail(&image->detail, status, "data at %x cannot be written", host_off);
+    return QC_OK;
+}
+
 qc_status qc_write_zeros(struct qc_image *image, uint64_t host_off, uint64_t len)
 {
     uint8_t *zeros = image->cache->staging;
     uint64_t piece = qc_min(len, image->cache->staging_bytes);
+    qc_status status = QC_OK;
 
     __builtin_memset(zeros, 0, piece);
-    for (; len > 0; len -= piece, host_off += piece) {
-        qc_status status;
-
+    for (; status == QC_OK && len > 0; len -= piece, host_off += piece) {
         piece = qc_min(len, image->cache->staging_bytes);
-        image->is_unflushed = true;
-        status = image->top.disk->ops->write(image->top.disk, host_off, zeros, piece);
-        if (status != QC_OK)
-            return qc_fail(&image->detail, status, "data at %x cannot be written", host_off);
+        status = qc_write_data(image, host_off, zeros, piece);
     }
-    return QC_OK;
+    return status;
 }

@@ -27,7 +27,10 @@ qc_status qc_patch_new_table(struct qc_image *image, enum qc_record_kind kind, u
 qc_status qc_patch_header(struct qc_image *image, uint32_t host_off, const uint8_t *bytes,
                           uint32_t bytes_count);
 
-/* Writes zeros to the disk; len 0 is nothing. */
+/* Writes guest data; volatile until the disks are flushed. */
+qc_status qc_write_data(struct qc_image *image, uint64_t host_off, const void *buf, uint64_t len);
+
+/* Writes zeros to the disk of guest data; len 0 is nothing. */
 qc_status qc_write_zeros(struct qc_image *image, uint64_t host_off, uint64_t len);
 
 /* The refcount table in force: the grown one of this epoch, or the header's. */

@@ -21,11 +21,13 @@
 #include <stdint.h>
 
 #include "cache.h"
+#include "check.h"
 #include "detail.h"
 #include "disk.h"
 #include "epoch.h"
 #include "header.h"
 #include "packed.h"
+#include "snapshot.h"
 #include "status.h"
 
 /* An image and what lies below it, one below the other. */
@@ -52,12 +54,14 @@ struct qc_extent {
 
 enum qc_format { QC_FORMAT_NONE, QC_FORMAT_RAW, QC_FORMAT_QCOW2 };
 
-/* A layer that an image asks for, and the answer. */
+/* A disk that an image asks for, and the answer. */
 struct qc_base {
-    unsigned depth;          /* which layer it will be; 1 lies right below the image */
+    unsigned depth;          /* the layer it is for; 1 lies right below the image */
+    bool is_data_file;       /* the layer's external data file, not the layer; raw, and written */
     const char *name;        /* as the layer above has it; terminated, any bytes */
     enum qc_format format;   /* as the layer above has it; where it has NONE, to be set */
-    struct qc_disk *disk;    /* to be set: valid as long as the image is open; only read */
+    struct qc_disk *disk;    /* to be set: valid as long as the image is open; a layer's is only
+                                read */
     struct qc_detail detail; /* the reason where the answer is not QC_OK */
 };
 
@@ -76,14 +80,22 @@ struct qc_open_options {
     bool is_backing_off;          /* leave the layers below out; read-only then */
     struct qc_bases *bases;       /* NULL: an image that needs a layer below is refused */
     struct qc_unpacker *unpacker; /* NULL: compressed clusters cannot be read */
+    const char *snapshot;         /* NULL: the disk as it is now; else this one, read-only */
 };
 
 /* One layer of an image: a disk, and what its header says where it is a qcow2 image. */
 struct qc_layer {
     struct qc_disk *disk;
+    struct qc_disk *data; /* where its guest data lies: disk, or the external data file */
     struct qc_header header;
     bool is_raw; /* the disk's bytes are the guest's: the header says nothing */
 };
+
+/* Whether guest data lies in a file of its own, where guest and host offsets are the same. */
+static inline bool qc_has_data_file(const struct qc_layer *layer)
+{
+    return layer->data != layer->disk;
+}
 
 /* One opened image. Fixed size; its members belong to the engine. */
 struct qc_image {
@@ -105,6 +117,7 @@ struct qc_image {
     uint64_t free_hint;        /* host cluster below which none is free, but for lowered counts */
     uint64_t virgin_off;       /* from here on the disk reads as zeros: nothing was ever here */
     uint64_t quarantine_count; /* clusters that lost their last reference in this epoch */
+    bool is_data_unflushed;    /* the same of the external data file */
     bool is_raised;            /* a count was raised in this epoch */
     bool is_unflushed;         /* something was written since the last good flush (rule R5) */
     bool is_failed;            /* the disk's flush failed: the epoch is never published */
@@ -182,6 +195,13 @@ qc_status qc_name_check(const char *name, struct qc_detail *detail);
 
 /* One sentence about the image's last error, or "". Valid until the next call on the image. */
 const char *qc_detail(const struct qc_image *image);
+
+/*
+ * Makes the guest disk larger: new_bytes is a multiple of QC_SECTOR_BYTES, at least qc_size. What
+ * is new reads as zeros, whatever lies below. QC_RANGE for less, QC_UNSUPPORTED over a limit;
+ * other errors as qc_write, and then the size is as before.
+ */
+qc_status qc_resize(struct qc_image *image, uint64_t new_bytes);
 
 /* The parsed header, for those who describe an image; offsets in it are checked. */
 const struct qc_header *qc_info(const struct qc_image *image);

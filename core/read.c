@@ -14,7 +14,7 @@
 
 static qc_status read_data(struct qc_image *image, const struct qc_extent *run, uint8_t *buf)
 {
-    struct qc_disk *disk = image->layers[run->depth].disk;
+    struct qc_disk *disk = image->layers[run->depth].data;
     uint64_t here = 0;
     qc_status status;
 

@@ -56,7 +56,19 @@
     SEED(packed_in_place, "a compressed cluster is written in place")                              \
     SEED(below_shows, "discarding leaves a hole through which a layer below shows")                \
     SEED(no_copy_below, "a partial write does not copy what a layer below has")                    \
-    SEED(below_past_end, "behind the end of a shorter layer the one below it shows")
+    SEED(no_sub_copy, "a subcluster that is written in part keeps stale bytes in the rest")        \
+    SEED(data_unflushed, "the external data file is not flushed before the tables that name it")   \
+    SEED(sub_unfresh, "zeroing a subcluster forgets that others were written and not flushed")     \
+    SEED(early_l1_switch, "the header names a grown L1 table before it is durable")                \
+    SEED(no_mark, "a change of snapshots is not announced by the dirty bit")                       \
+    SEED(late_uncopy, "a snapshot's counts are raised before COPIED is durably cleared")           \
+    SEED(early_snapshot, "the header names a snapshot before its counts and tables are durable")   \
+    SEED(early_apply, "the header names another L1 table before it and its counts are durable")    \
+    SEED(no_switch_flush, "counts are lowered before the header durably lets go of their tree")    \
+    SEED(early_copied, "COPIED is set before the count is durably lowered to 1")                   \
+    SEED(below_past_end, "behind the end of a shorter layer the one below it shows")               \
+    SEED(bulk_unsettled, "a change of snapshots begins while lowered counts wait (R3)")            \
+    SEED(early_size, "the header says a new size before what is new reads as zeros")
 
 #define QC_SEED_ENUM(name, what) QC_SEED_##name,
 enum qc_seed_number { QC_SEED_none, QC_SEEDS(QC_SEED_ENUM) QC_SEEDS_END };

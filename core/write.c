@@ -14,33 +14,15 @@
 #include "change.h"
 #include "cluster.h"
 #include "commit.h"
+#include "compose.h"
 #include "counts.h"
 #include "map.h"
 #include "patch.h"
-#include "read.h"
 #include "seeded.h"
-
-/* One turn of the loop: what is left of the request, cut to what the step covers. */
-struct piece {
-    uint64_t guest_off;
-    uint64_t len;
-    const uint8_t *buf;
-};
 
 static uint64_t in_cluster_of(const struct qc_image *image, uint64_t guest_off)
 {
     return guest_off & (image->top.header.cluster_bytes - 1);
-}
-
-static qc_status write_data(struct qc_image *image, uint64_t host_off, const void *buf,
-                            uint64_t len)
-{
-    qc_status status = image->top.disk->ops->write(image->top.disk, host_off, buf, len);
-
-    image->is_unflushed = true;
-    if (status != QC_OK)
-        return qc_fail(&image->detail, status, "data at %x cannot be written", host_off);
-    return QC_OK;
 }
 
 /* Sectors [from, to) of a fresh cluster were just written: one interval without holes. */
@@ -54,8 +36,10 @@ static void note_written(struct qc_record *record, uint64_t from, uint64_t to)
 
 static struct qc_record *fresh_record(struct qc_image *image, uint64_t guest_off)
 {
+    const struct qc_header *header = &image->top.header;
     struct qc_record *record =
-        qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, guest_off >> image->top.header.cluster_bits);
+        qc_epoch_find(&image->epoch, QC_RECORD_ENTRY,
+                      guest_off >> header->cluster_bits << qc_l2_words_bits(header));
 
     return record != NULL && (record->flags & QC_RECORD_FRESH) ? record : NULL;
 }
@@ -92,7 +76,7 @@ static qc_status fill_gap(struct qc_image *image, uint64_t guest_off, uint64_t l
 }
 
 /* Extends the written interval of every fresh cluster that the piece covers. */
-static void note_piece(struct qc_image *image, const struct piece *piece)
+static void note_piece(struct qc_image *image, const struct qc_piece *piece)
 {
     for (uint64_t done = 0, part; done < piece->len; done += part) {
         uint64_t in_cluster = in_cluster_of(image, piece->guest_off + done);
@@ -106,7 +90,7 @@ static void note_piece(struct qc_image *image, const struct piece *piece)
 }
 
 /* Writes into clusters that are ours already; merges those that neighbour on the host. */
-static qc_status write_in_place(struct qc_image *image, struct piece *piece,
+static qc_status write_in_place(struct qc_image *image, struct qc_piece *piece,
                                 const struct qc_cluster *first)
 {
     uint64_t cluster_bytes = image->top.header.cluster_bytes;
@@ -117,15 +101,17 @@ static qc_status write_in_place(struct qc_image *image, struct piece *piece,
 
     while (len < piece->len) {
         struct qc_cluster next;
+        uint64_t part;
 
         if (qc_cluster_look(image, piece->guest_off + len, &next) != QC_OK) {
             qc_detail_clear(&image->detail); /* the next turn's error */
             break;
         }
-        if (!next.is_ours || (next.entry & QC_ENTRY_ZERO) ||
+        part = qc_min(piece->len - len, cluster_bytes);
+        if (!next.is_ours || !qc_is_plain(image, &next, 0, part) ||
             next.host_off != first->host_off + in_cluster + len)
             break;
-        len += qc_min(piece->len - len, cluster_bytes);
+        len += part;
     }
     piece->len = len;
     last_off = (piece->guest_off + len - 1) & ~(cluster_bytes - 1);
@@ -133,7 +119,7 @@ static qc_status write_in_place(struct qc_image *image, struct piece *piece,
     if (status == QC_OK && last_off > piece->guest_off)
         status = fill_gap(image, last_off, piece->guest_off + len - last_off);
     if (status == QC_OK)
-        status = write_data(image, first->host_off + in_cluster, piece->buf, len);
+        status = qc_write_data(image, first->host_off + in_cluster, piece->buf, len);
     if (status == QC_OK)
         note_piece(image, piece);
     return status;
@@ -150,135 +136,68 @@ static void drop_kept(struct qc_image *image, const struct qc_cluster *cluster)
 }
 
 /* Writes into the cluster that a "reads as zeros" entry keeps. */
-static qc_status write_kept(struct qc_image *image, struct piece *piece)
+static qc_status write_kept(struct qc_image *image, struct qc_piece *piece)
 {
     uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
     struct qc_cluster cluster;
-    struct qc_record *record;
-    qc_status status = qc_step_begin(image, 1, false);
+    qc_status status = qc_step_begin(image, QC_ENTRY_RECORDS, false);
 
     piece->len = qc_min(piece->len, image->top.header.cluster_bytes - in_cluster);
     if (status == QC_OK)
         status = qc_cluster_look(image, piece->guest_off, &cluster);
     if (status == QC_OK) {
-        status = write_data(image, cluster.host_off + in_cluster, piece->buf, piece->len);
+        status = qc_write_data(image, cluster.host_off + in_cluster, piece->buf, piece->len);
         if (QC_SEED(undo_kept) && status != QC_OK)
             drop_kept(image, &cluster);
     }
     if (status != QC_OK)
         return status;
-    qc_set_entry(image, piece->guest_off, cluster.host_off | QC_ENTRY_COPIED);
-    record = qc_epoch_find(&image->epoch, QC_RECORD_ENTRY,
-                           piece->guest_off >> image->top.header.cluster_bits);
-    record->flags = QC_RECORD_FRESH;
-    record->u.written.from = record->u.written.to = 0;
+    cluster.entry.word = cluster.host_off | QC_ENTRY_COPIED;
+    qc_set_entry(image, piece->guest_off, &cluster.entry)->flags = QC_RECORD_FRESH;
     note_piece(image, piece);
     return QC_OK;
 }
 
-/* Copies guest bytes as they are now to the disk, through the staging buffer. */
-static qc_status copy_guest(struct qc_image *image, uint64_t guest_off, uint64_t len,
-                            uint64_t host_off)
+/* An entry whose every byte is accounted for, but which may not precede them on the disk. */
+static void set_whole_entry(struct qc_image *image, uint64_t guest_off,
+                            const struct qc_l2_entry *entry)
 {
-    while (len > 0) {
-        uint64_t part = qc_min(len, image->cache->staging_bytes);
-        qc_status status = qc_read_runs(image, guest_off, image->cache->staging, part);
+    struct qc_record *record = qc_set_entry(image, guest_off, entry);
 
-        if (status == QC_OK)
-            status = write_data(image, host_off, image->cache->staging, part);
-        if (status != QC_OK)
-            return status;
-        guest_off += part;
-        host_off += part;
-        len -= part;
-    }
-    return QC_OK;
+    record->flags = QC_RECORD_FRESH;
+    note_written(record, 0, image->top.header.cluster_bytes / QC_SECTOR_BYTES);
 }
 
-/* What a piece leaves of the clusters at its ends, as far as the guest disk reaches. */
-struct rest {
-    uint64_t head, tail; /* bytes before and behind the piece */
-    bool is_head_copied, is_tail_copied;
-};
-
-/* Whether guest bytes around a write must be copied: nothing says that they are zeros (rule R1). */
-static qc_status find_copied(struct qc_image *image, uint64_t guest_off, uint64_t len,
-                             bool *ret_is_copied)
+/* Writes subclusters that a cluster of ours has room for and does not use yet. */
+static qc_status write_subclusters(struct qc_image *image, struct qc_piece *piece)
 {
-    struct qc_extent run;
-    qc_status status;
+    uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
+    struct qc_cluster cluster;
+    struct qc_rest rest;
+    qc_status status = qc_step_begin(image, QC_ENTRY_RECORDS, false);
 
-    *ret_is_copied = false;
-    if (len == 0 || QC_SEED(no_copy))
-        return QC_OK;
-    status = qc_map_run(image, guest_off, len, &run);
+    piece->len = qc_min(piece->len, image->top.header.cluster_bytes - in_cluster);
+    if (status == QC_OK)
+        status = qc_cluster_look(image, piece->guest_off, &cluster);
     if (status != QC_OK)
         return status;
-    if (run.depth > 0 && QC_SEED(no_copy_below))
-        return QC_OK;
-    /* A part that is zeros before one that is not is copied with it. */
-    *ret_is_copied =
-        run.len < len || run.kind == QC_EXTENT_DATA || run.kind == QC_EXTENT_COMPRESSED;
-    return QC_OK;
-}
-
-static qc_status find_rest(struct qc_image *image, const struct piece *piece, struct rest *ret_rest)
-{
-    uint64_t end = piece->guest_off + piece->len;
-    struct rest rest = {.head = in_cluster_of(image, piece->guest_off)};
-    qc_status status =
-        find_copied(image, piece->guest_off - rest.head, rest.head, &rest.is_head_copied);
-
-    rest.tail = qc_min(-end & (image->top.header.cluster_bytes - 1), qc_size(image) - end);
-    if (status == QC_OK)
-        status = find_copied(image, end, rest.tail, &rest.is_tail_copied);
-    *ret_rest = rest;
-    return status;
-}
-
-/* Puts one cluster together from its old bytes and the new ones, and writes it with one request. */
-static qc_status write_composed(struct qc_image *image, const struct piece *piece,
-                                const struct rest *rest, uint64_t host_off)
-{
-    uint8_t *staging = image->cache->staging;
-    uint64_t head = rest->is_head_copied ? rest->head : 0;
-    uint64_t tail = rest->is_tail_copied ? rest->tail : 0;
-    uint64_t end = piece->guest_off + piece->len;
-    qc_status status = qc_read_runs(image, piece->guest_off - head, staging, head);
-
-    if (status == QC_OK)
-        status = qc_read_runs(image, end, staging + head + piece->len, tail);
+    qc_find_sub_rest(image, piece, &cluster, &rest);
+    status = qc_write_composed(image, piece, &rest, cluster.host_off + in_cluster);
     if (status != QC_OK)
         return status;
-    __builtin_memcpy(staging + head, piece->buf, piece->len);
-    return write_data(image, host_off + rest->head - head, staging, head + piece->len + tail);
-}
-
-/* Writes a piece to the clusters taken for it, and what must be copied before and behind it. */
-static qc_status write_taken(struct qc_image *image, const struct piece *piece,
-                             const struct rest *rest, uint64_t host_off)
-{
-    uint64_t end = piece->guest_off + piece->len;
-    qc_status status = QC_OK;
-
-    if ((rest->is_head_copied || rest->is_tail_copied) &&
-        rest->head + piece->len + rest->tail <= image->cache->staging_bytes)
-        return write_composed(image, piece, rest, host_off);
-    if (rest->is_head_copied)
-        status = copy_guest(image, piece->guest_off - rest->head, rest->head, host_off);
-    if (status == QC_OK && rest->is_tail_copied)
-        status = copy_guest(image, end, rest->tail, host_off + rest->head + piece->len);
-    if (status == QC_OK)
-        status = write_data(image, host_off + rest->head, piece->buf, piece->len);
-    return status;
+    cluster.entry.bits = qc_written_bits(image, piece, &rest, 0, 1, cluster.entry.bits);
+    cluster.entry.word |= QC_ENTRY_COPIED;
+    set_whole_entry(image, piece->guest_off, &cluster.entry);
+    return QC_OK;
 }
 
 /* How many clusters of the piece from the first on need a new one, in one L2 table and one step. */
-static uint64_t count_new(struct qc_image *image, const struct piece *piece)
+static uint64_t count_new(struct qc_image *image, const struct qc_piece *piece)
 {
     unsigned cluster_bits = image->top.header.cluster_bits;
     uint64_t first = piece->guest_off >> cluster_bits;
-    uint64_t l2_end = (first | (image->top.header.cluster_bytes / 8 - 1)) + 1;
+    uint64_t l2_clusters = QC_U(1) << (qc_l2_reach_bits(&image->top.header) - cluster_bits);
+    uint64_t l2_end = (first | (l2_clusters - 1)) + 1;
     uint64_t end = qc_units(piece->guest_off + piece->len, cluster_bits);
     uint64_t count = 1;
 
@@ -348,13 +267,13 @@ static void drop_olds(struct qc_image *image, uint64_t count, const struct qc_cl
 }
 
 /* Publishes clusters that hold the piece: entries first, then the old references (rule R8). */
-static void record_taken(struct qc_image *image, const struct piece *piece, const struct rest *rest,
-                         uint64_t first, uint64_t count, const struct qc_cluster *olds,
-                         uint32_t flags)
+static void record_taken(struct qc_image *image, const struct qc_piece *piece,
+                         const struct qc_rest *rest, uint64_t first, uint64_t count,
+                         const struct qc_cluster *olds, uint32_t flags)
 {
     unsigned cluster_bits = image->top.header.cluster_bits;
     uint64_t guest_first = piece->guest_off >> cluster_bits;
-    struct piece whole = *piece;
+    struct qc_piece whole = *piece;
 
     if (QC_SEED(mid_commit)) {
         drop_olds(image, count, olds);
@@ -362,12 +281,15 @@ static void record_taken(struct qc_image *image, const struct piece *piece, cons
     }
     for (uint64_t i = 0; i < count; i++) {
         uint64_t guest_off = (guest_first + i) << cluster_bits;
-        struct qc_record *record;
+        struct qc_l2_entry entry = {(first + i) << cluster_bits | QC_ENTRY_COPIED, 0};
 
-        qc_set_entry(image, guest_off, (first + i) << cluster_bits | QC_ENTRY_COPIED);
-        record = qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, guest_first + i);
-        record->flags = flags & 0xff;
-        record->u.written.from = record->u.written.to = 0;
+        if (qc_has_subclusters(&image->top.header)) {
+            entry.bits =
+                qc_written_bits(image, piece, rest, i, count, olds[i].entry.bits & QC_SUBS_ZERO);
+            set_whole_entry(image, guest_off, &entry);
+        } else {
+            qc_set_entry(image, guest_off, &entry)->flags = flags & 0xff;
+        }
     }
     if (rest->is_head_copied) {
         whole.guest_off -= rest->head;
@@ -381,7 +303,7 @@ static void record_taken(struct qc_image *image, const struct piece *piece, cons
 }
 
 /* What one seeded bug does; not called otherwise. */
-static qc_status copy_late(struct qc_image *image, const struct piece *piece, uint64_t host_off,
+static qc_status copy_late(struct qc_image *image, const struct qc_piece *piece, uint64_t host_off,
                            const struct qc_cluster *old)
 {
     uint32_t head = (uint32_t)in_cluster_of(image, piece->guest_off);
@@ -393,51 +315,66 @@ static qc_status copy_late(struct qc_image *image, const struct piece *piece, ui
     if (status == QC_OK && head > 0)
         status = image->top.disk->ops->read(image->top.disk, old->host_off, staging, head);
     if (status == QC_OK && head > 0)
-        status = write_data(image, host_off, staging, head);
+        status = qc_write_data(image, host_off, staging, head);
     if (status == QC_OK && tail > 0)
         status = image->top.disk->ops->read(image->top.disk, old->host_off + end, staging, tail);
-    return status == QC_OK && tail > 0 ? write_data(image, host_off + end, staging, tail) : status;
+    return status == QC_OK && tail > 0 ? qc_write_data(image, host_off + end, staging, tail)
+                                       : status;
 }
 
 /* A write that fails gives back what it took, through quarantine (rule R11). */
 static void give_back(struct qc_image *image, uint64_t first, uint64_t count,
                       const struct qc_cluster *olds)
 {
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < count && !qc_has_data_file(&image->top); i++) {
         if (QC_SEED(free_named) && olds[i].host_off != 0)
             qc_count_drop(image, olds[i].host_off >> image->top.header.cluster_bits);
         qc_count_drop(image, first + i);
     }
 }
 
-static qc_status write_new(struct qc_image *image, struct piece *piece)
+/* Begins a step that takes clusters for the piece; in a data file they are there already. */
+static qc_status take_clusters(struct qc_image *image, const struct qc_piece *piece,
+                               uint64_t *ret_first, uint64_t *ret_count, bool *ret_is_clean)
+{
+    bool has_data_file = qc_has_data_file(&image->top);
+    uint64_t wanted = count_new(image, piece);
+    uint32_t records = (uint32_t)((1 + QC_ENTRY_RECORDS + QC_HELD_CLUSTERS_MAX) * wanted);
+    qc_status status = qc_step_begin(image, records, !has_data_file);
+
+    if (status != QC_OK || !has_data_file)
+        return status == QC_OK ? qc_alloc_take(image, wanted, ret_first, ret_count, ret_is_clean)
+                               : status;
+    *ret_first = piece->guest_off >> image->top.header.cluster_bits;
+    *ret_count = wanted;
+    *ret_is_clean = false;
+    return QC_OK;
+}
+
+static qc_status write_new(struct qc_image *image, struct qc_piece *piece)
 {
     struct qc_cluster olds[QC_STEP_CLUSTERS_MAX];
     uint64_t cluster_bytes = image->top.header.cluster_bytes;
     uint64_t head = in_cluster_of(image, piece->guest_off);
-    uint64_t wanted, first, count;
-    struct rest rest;
+    uint64_t first, count;
+    struct qc_rest rest;
     bool is_clean, is_late = false;
     qc_status status = qc_own_l2(image, piece->guest_off);
 
-    if (status != QC_OK)
-        return status;
-    wanted = count_new(image, piece);
-    status = qc_step_begin(image, (uint32_t)((2 + QC_HELD_CLUSTERS_MAX) * wanted), true);
     if (status == QC_OK)
-        status = qc_alloc_take(image, wanted, &first, &count, &is_clean);
+        status = take_clusters(image, piece, &first, &count, &is_clean);
     if (status != QC_OK)
         return status;
     piece->len = qc_min(piece->len, count * cluster_bytes - head);
     status = prepare_olds(image, piece->guest_off - head, count, olds);
     if (status == QC_OK)
-        status = find_rest(image, piece, &rest);
+        status = qc_find_rest(image, piece, olds, count, &rest);
     if (QC_SEED(late_copy) && status == QC_OK && count == 1 && olds[0].host_off != 0) {
         is_late = rest.is_head_copied || rest.is_tail_copied;
         rest.is_head_copied = rest.is_tail_copied = false;
     }
     if (status == QC_OK)
-        status = write_taken(image, piece, &rest, first * cluster_bytes);
+        status = qc_write_composed(image, piece, &rest, first * cluster_bytes + head);
     if (status == QC_OK) {
         record_taken(image, piece, &rest, first, count, olds,
                      is_late ? 0 : QC_RECORD_FRESH | (is_clean ? QC_RECORD_CLEAN : 0));
@@ -450,8 +387,10 @@ static qc_status write_new(struct qc_image *image, struct piece *piece)
 }
 
 /* One step of a write, which may cover less than the piece: piece->len says how much it did. */
-static qc_status write_step(struct qc_image *image, struct piece *piece)
+static qc_status write_step(struct qc_image *image, struct qc_piece *piece)
 {
+    uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
+    uint64_t len = qc_min(piece->len, image->top.header.cluster_bytes - in_cluster);
     struct qc_cluster cluster;
     qc_status status = qc_cluster_look(image, piece->guest_off, &cluster);
 
@@ -459,15 +398,16 @@ static qc_status write_step(struct qc_image *image, struct piece *piece)
         return status;
     if (!cluster.is_ours)
         return write_new(image, piece);
-    if (cluster.entry & QC_ENTRY_ZERO)
-        return write_kept(image, piece);
-    return write_in_place(image, piece, &cluster);
+    if (qc_is_plain(image, &cluster, in_cluster, len))
+        return write_in_place(image, piece, &cluster);
+    return qc_has_subclusters(&image->top.header) ? write_subclusters(image, piece)
+                                                  : write_kept(image, piece);
 }
 
 qc_status qc_write_sectors(struct qc_image *image, uint64_t guest_off, const void *buf,
                            uint64_t len)
 {
-    struct piece piece = {.guest_off = guest_off, .buf = buf};
+    struct qc_piece piece = {.guest_off = guest_off, .buf = buf};
     qc_status status = QC_OK;
 
     while (status == QC_OK && len > 0) {

@@ -35,6 +35,7 @@ static qc_status mem_write(struct qc_disk *disk, uint64_t host_off, const void *
     assert_true(len > 0);
     assert_true(host_off <= disk->size_bytes && len <= disk->size_bytes - host_off);
     mem->writes_count++;
+    mem->write_off_last = host_off;
     mem->write_bytes += len;
     if (mem->writes_count == mem->fail_write_at)
         len /= 2; /* a failed write may land in part */

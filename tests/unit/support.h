@@ -32,6 +32,7 @@ struct mem_disk {
     uint64_t read_off_last, read_len_last;
     unsigned fail_at; /* the read of this number fails, counted from 1; 0: none */
     unsigned writes_count, flushes_count, trims_count;
+    uint64_t write_off_last;
     unsigned fail_write_at, fail_flush_at; /* likewise */
     uint64_t write_bytes;
     bool is_full; /* it does not grow any more */

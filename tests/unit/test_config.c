@@ -16,6 +16,8 @@
 static const struct config_guid bytes_a = {{0x4f, 0xaf, 0x48, 0xf5, 0x1c, 0x8d, 0x1b, 0x4a, 0x9d,
                                             0x6a, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66}};
 static const struct config_guid bytes_b = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
+static const struct config_guid bytes_c = {{0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e,
+                                            0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4}};
 
 static struct config parsed;
 
@@ -62,6 +64,7 @@ static void a_whole_file_is_understood(void **state)
                "image\tsmall\r\n"
                "\tpartition " GUID_A "\r\n"
                "\tbase " GUID_B " qcow2\r\n"
+               "\tdata " GUID_C "\r\n"
                "image other\n"
                "  partition F548AF4F-8D1C-4A1B-9D6A-112233445567\n"
                "  readonly yes\n"
@@ -70,13 +73,18 @@ static void a_whole_file_is_understood(void **state)
     assert_int_equal(parsed.entries_count, 3);
     assert_string_equal(parsed.entries[0].name, "debian");
     assert_false(parsed.entries[0].has_partition);
-    assert_false(parsed.entries[0].has_base);
+    assert_false(parsed.entries[0].has_base || parsed.entries[0].has_data);
+    assert_string_equal(parsed.entries[0].snapshot, "before the upgrade");
+    assert_false(parsed.entries[0].is_readonly);
     assert_false(parsed.entries[0].is_backing_off);
     assert_string_equal(parsed.entries[1].name, "small");
     assert_true(parsed.entries[1].has_partition && parsed.entries[1].has_base);
     assert_memory_equal(&parsed.entries[1].partition, &bytes_a, sizeof(bytes_a));
     assert_memory_equal(&parsed.entries[1].base, &bytes_b, sizeof(bytes_b));
     assert_int_equal(parsed.entries[1].base_format, QC_FORMAT_QCOW2);
+    assert_true(parsed.entries[1].has_data);
+    assert_memory_equal(&parsed.entries[1].data, &bytes_c, sizeof(bytes_c));
+    assert_string_equal(parsed.entries[1].snapshot, "");
     assert_false(parsed.entries[1].is_readonly);
     assert_true(parsed.entries[2].is_readonly && parsed.entries[2].is_backing_off);
     assert_int_equal(parsed.entries[2].partition.bytes[15], 0x67);
@@ -141,6 +149,8 @@ static void values_are_checked(void **state)
         {"base base.qcow2", "a partition's GUID is expected"},
         {"base " GUID_A " vmdk", "the base's format is raw or qcow2"},
         {"base " GUID_A " raw qcow2", "the base's format is raw or qcow2"},
+        {"data bytes.raw", "a partition's GUID is expected"},
+        {"data " GUID_A " raw", "a partition's GUID is expected"},
         {"readonly maybe", "yes or no is expected"},
         {"readonly YES", "yes or no is expected"},
         {"readonly yess", "yes or no is expected"},
@@ -164,7 +174,8 @@ static void values_are_checked(void **state)
         expect_bad(text, 2, bad[i].reason);
         assert_int_equal(parsed.entries_count, 2);
         assert_false(parsed.entries[0].has_partition || parsed.entries[0].has_base ||
-                     parsed.entries[0].is_readonly || parsed.entries[0].is_backing_off);
+                     parsed.entries[0].has_data || parsed.entries[0].is_readonly ||
+                     parsed.entries[0].is_backing_off);
     }
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         snprintf(text, sizeof(text), "image a\n%s\n", good[i]);
@@ -182,6 +193,35 @@ static void a_base_is_not_the_image_itself(void **state)
     expect_bad("image a\nbase " GUID_A "\npartition " GUID_A "\n", 3,
                "the base is the image's own partition");
     assert_false(parsed.entries[0].has_base);
+}
+
+static void a_data_file_is_not_the_image_itself(void **state)
+{
+    (void)state;
+    expect_bad("image a\npartition " GUID_A "\ndata " GUID_A "\n", 3,
+               "the data file is the image's own partition");
+    assert_false(parsed.entries[0].has_data);
+    expect_bad("image a\ndata " GUID_A "\nbase " GUID_B "\npartition " GUID_A "\n", 4,
+               "the data file is the image's own partition");
+    assert_false(parsed.entries[0].has_data);
+    assert_true(parsed.entries[0].has_base && parsed.entries[0].has_partition);
+    expect_bad("image a\ndata " GUID_A "\nbase " GUID_A "\npartition " GUID_A "\n", 4,
+               "the data file is the image's own partition");
+    assert_false(parsed.entries[0].has_data || parsed.entries[0].has_base);
+}
+
+static void a_data_file_has_one_use(void **state)
+{
+    (void)state;
+    parse_text("image a\nimage b\ndata " GUID_A "\nimage c\ndata " GUID_A "\n");
+    assert_int_equal(parsed.bad_count, 0);
+    assert_int_equal(config_data_number(&parsed, &bytes_a), 1);
+    assert_int_equal(config_data_number(&parsed, &bytes_b), CONFIG_ENTRIES_MAX);
+    parse_text("image b\ndata " GUID_A "\nimage c\npartition " GUID_A "\n");
+    assert_int_equal(config_data_number(&parsed, &bytes_a), CONFIG_ENTRIES_MAX);
+    parse_text("image b\ndata " GUID_A "\nimage c\nbase " GUID_A "\n");
+    assert_int_equal(config_data_number(&parsed, &bytes_a), CONFIG_ENTRIES_MAX);
+    assert_int_equal(config_base_number(&parsed, &bytes_a), 1);
 }
 
 static void a_key_is_given_once(void **state)
@@ -218,10 +258,22 @@ static void keys_of_a_refused_image_go_to_no_other(void **state)
 static void what_does_not_act_yet_is_kept(void **state)
 {
     (void)state;
-    parse_text("image a\nsnapshot s\nimage b\ntemporary yes\nimage c\ntemporary yes\nreadonly no");
+    parse_text("image b\ntemporary yes\nimage c\ntemporary yes\nreadonly no");
     assert_int_equal(parsed.bad_count, 0);
-    for (unsigned i = 0; i < 3; i++)
+    for (unsigned i = 0; i < 2; i++)
         assert_true(parsed.entries[i].is_readonly);
+}
+
+static void what_is_written_is_known(void **state)
+{
+    static const bool is_written[] = {true, true, false, false, false};
+
+    (void)state;
+    parse_text("image a\nimage b\nreadonly no\nimage c\nreadonly yes\nimage d\nsnapshot s\n"
+               "image e\ntemporary yes");
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(config_is_written(&parsed.entries[i]), is_written[i]);
+    assert_true(config_is_written(NULL));
 }
 
 static void append(char *text, size_t size, const char *more)
@@ -269,6 +321,7 @@ static void limits_have_two_sides(void **state)
     text[17 + CONFIG_TEXT_BYTES_MAX] = '\0';
     parse_text(text);
     assert_int_equal(parsed.bad_count, 0);
+    assert_int_equal(strlen(parsed.entries[0].snapshot), CONFIG_TEXT_BYTES_MAX);
     append(text, sizeof(text), "x");
     expect_bad(text, 2, "the snapshot's name is longer than 255 bytes");
 
@@ -341,7 +394,7 @@ static void any_bytes_are_survived(void **state)
         "image ", "partition ", "base ",   GUID_A,         GUID_B,      "\n",        " ",
         "\t",     "#",          "\r\n",    "readonly ",    "yes",       "no",        "raw",
         "\\x",    "file ",      "loader ", "timeout ",     "3",         "headroom ", "2G",
-        "a",      "b",          "\xff",    "\xef\xbb\xbf", "snapshot ",
+        "a",      "b",          "\xff",    "\xef\xbb\xbf", "snapshot ", "data ",
     };
     uint64_t dice = 0x71636f7732;
     char text[512];
@@ -382,9 +435,12 @@ int main(void)
         cmocka_unit_test(a_bad_line_is_named_and_the_rest_counts),
         cmocka_unit_test(values_are_checked),
         cmocka_unit_test(a_base_is_not_the_image_itself),
+        cmocka_unit_test(a_data_file_is_not_the_image_itself),
+        cmocka_unit_test(a_data_file_has_one_use),
         cmocka_unit_test(a_key_is_given_once),
         cmocka_unit_test(keys_of_a_refused_image_go_to_no_other),
         cmocka_unit_test(what_does_not_act_yet_is_kept),
+        cmocka_unit_test(what_is_written_is_known),
         cmocka_unit_test(limits_have_two_sides),
         cmocka_unit_test(bad_lines_are_counted_beyond_those_kept),
         cmocka_unit_test(text_of_another_kind_is_told),
