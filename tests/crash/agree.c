@@ -19,9 +19,7 @@
 #define VERDICTS_COUNT  4u
 #define SAMPLES_PER_RUN 60u
 #define NAME_CHARS_MAX  1024u
-#define ENTRIES_DAMAGED 3u
-#define DAMAGED_COUNT   (ENTRIES_DAMAGED + 1)
-#define FIRST_PACKED    5u
+#define FIRST_COUNTED   5u /* of four host clusters whose counts are damaged */
 
 extern char **environ;
 
@@ -33,8 +31,9 @@ struct comparison {
 };
 
 static struct sim_disk frozen;
+static struct view frozen_view;
 
-/* Asked of the image alone: what is below is not there. */
+/* Asked of the image alone: what is below is not there, and a data file has no bytes to see. */
 static int ask_qemu(const char *file)
 {
     char name[NAME_CHARS_MAX];
@@ -44,7 +43,8 @@ static int ask_qemu(const char *file)
     pid_t child;
 
     snprintf(name, sizeof(name),
-             "json:{'driver':'qcow2','backing':null,'file':{'driver':'file','filename':'%s'}}",
+             "json:{'driver':'qcow2','backing':null,%s'file':{'driver':'file','filename':'%s'}}",
+             world.base->has_data_file ? "'data-file':{'driver':'null-co','size':8388608}," : "",
              file);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
@@ -66,15 +66,15 @@ static bool write_file(const char *file, const struct sim_disk *sim)
     return is_good;
 }
 
-/* Three compressed entries, and the counts of the four host clusters around them. */
-static void damage(struct sim_disk *sim, unsigned place, unsigned bit)
+/* Words of the first L2 table, and behind them one of counts. */
+static void damage(struct sim_disk *sim, unsigned place, unsigned words_count, unsigned bit)
 {
     unsigned cluster_bits = base_cluster_bits(world.base, sim->unit_bytes);
     uint64_t host_off = ((uint64_t)AT_L2 << cluster_bits) + place * 8;
     uint8_t byte;
 
-    if (place == ENTRIES_DAMAGED)
-        host_off = ((uint64_t)AT_BLOCK << cluster_bits) + FIRST_PACKED * sizeof(uint16_t);
+    if (place == words_count)
+        host_off = ((uint64_t)AT_BLOCK << cluster_bits) + FIRST_COUNTED * sizeof(uint16_t);
     host_off += bit / 8;
     byte = sim->durable[host_off] ^ (uint8_t)(1u << bit % 8);
     sim_put(sim, host_off, &byte, 1);
@@ -83,7 +83,8 @@ static void damage(struct sim_disk *sim, unsigned place, unsigned bit)
 /* Asks qemu-img of the frozen disk. */
 static void ask(struct comparison *comparison, const struct check *check, const char *what)
 {
-    int expected = check->corruption != NULL ? 2 : check->leaks_count > 0 ? 3 : 0;
+    bool is_corrupt = check->corruption != NULL || check->unflagged != NULL;
+    int expected = is_corrupt ? 2 : check->leaks_count > 0 ? 3 : 0;
     int said;
 
     if (!write_file(comparison->file, &frozen)) {
@@ -102,27 +103,37 @@ static void ask(struct comparison *comparison, const struct check *check, const 
            (unsigned long long)check->where, world.base->name, what);
 }
 
+static void compare_bit(struct comparison *comparison, const char *base, unsigned place,
+                        unsigned words_count, unsigned bit)
+{
+    struct check check;
+    char what[NAME_CHARS_MAX];
+
+    world_build(&world, base_find(base), 512);
+    sim_copy(&frozen, &world.sim);
+    sim_adopt(&frozen);
+    damage(&frozen, place, words_count, bit);
+    view_init(&frozen_view, &frozen);
+    check_state(&frozen_view, &check);
+    snprintf(what, sizeof(what), "bit %u of place %u turned", bit, place);
+    ask(comparison, &check, what);
+}
+
 /*
- * No cut leaves a compressed entry that is wrong: one bit of an entry, or of a count of what the
- * entries touch, is turned at a time.
+ * No cut leaves entries that are wrong in themselves: one bit of an entry, or of a count of what
+ * the entries refer to, is turned at a time.
  */
 static void compare_damage(struct comparison *comparison)
 {
-    static struct view view; /* too large for a frame */
+    static const struct {
+        const char *base;
+        unsigned words_count;
+    } damaged[] = {{"packed", 3}, {"extended", 6}, {"datafile", 4}};
 
-    for (unsigned bit = 0; bit < 64; bit++) {
-        for (unsigned place = 0; place < DAMAGED_COUNT; place++) {
-            struct check check;
-            char what[NAME_CHARS_MAX];
-
-            world_build(&world, base_find("packed"), 512);
-            sim_copy(&frozen, &world.sim);
-            frozen.disk.ops = &frozen.ops;
-            damage(&frozen, place, bit);
-            view_init(&view, &frozen);
-            check_state(&view, &check);
-            snprintf(what, sizeof(what), "bit %u of place %u turned", bit, place);
-            ask(comparison, &check, what);
+    for (unsigned i = 0; i < sizeof(damaged) / sizeof(damaged[0]); i++) {
+        for (unsigned place = 0; place <= damaged[i].words_count; place++) {
+            for (unsigned bit = 0; bit < 64; bit++)
+                compare_bit(comparison, damaged[i].base, place, damaged[i].words_count, bit);
         }
     }
 }
@@ -130,8 +141,8 @@ static void compare_damage(struct comparison *comparison)
 static void compare(void *context, struct view *view, const struct judgement *judgement)
 {
     struct comparison *comparison = context;
-    const struct check *check = &judgement->check;
-    bool is_rare = check->corruption != NULL; /* of these, every one */
+    struct check check = judgement->check;
+    bool is_rare = check.corruption != NULL || check.unflagged != NULL; /* of these, every one */
 
     if ((++comparison->met % comparison->every != 0 && !is_rare) ||
         comparison->in_run == SAMPLES_PER_RUN)
@@ -139,7 +150,11 @@ static void compare(void *context, struct view *view, const struct judgement *ju
     if (++comparison->in_run % 2 != comparison->half)
         return;
     view_freeze(view, &frozen, comparison->met);
-    ask(comparison, check, cutter.ops);
+    if (judgement->is_dirty) { /* and so was not looked at yet */
+        view_init(&frozen_view, &frozen);
+        check_state(&frozen_view, &check);
+    }
+    ask(comparison, &check, cutter.ops);
 }
 
 int command_agree(const struct arguments *arguments)
@@ -154,8 +169,11 @@ int command_agree(const struct arguments *arguments)
     for (uint64_t round = 0; comparison.compared < comparison.wanted; round++) {
         const struct base *base = &bases[round % bases_count];
         uint64_t rest = round / bases_count;
+        const char *text = rest % 3 == 0 ? alphabet_faulty(base) : alphabet_plain(base);
         char ops[SEQUENCE_OPS_MAX * OP_CHARS_MAX];
 
+        if (rest % 3 == 1 && alphabet_bulk(base) != NULL)
+            text = alphabet_bulk(base);
         choose_seed(seeds[round % (sizeof(seeds) / sizeof(seeds[0]))]);
         cutter_init(&cutter, &world);
         cutter.on_state = compare;
@@ -163,8 +181,8 @@ int command_agree(const struct arguments *arguments)
         cutter.is_crash_only = world.is_blind = true;
         comparison.in_run = 0;
         comparison.every = 1 + rest % 7; /* other samples each time around */
-        sequences_run(&cutter, base, rest % 2 == 1 && !base->is_512_only ? 4096 : 512,
-                      rest % 3 == 0 ? alphabet_faulty(base) : alphabet_plain(base), 2, ops);
+        sequences_run(&cutter, base, rest % 2 == 1 && !base->is_512_only ? 4096 : 512, text, 2,
+                      ops);
     }
     if (comparison.half == 0)
         compare_damage(&comparison);

@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
  * See base.h. Each base is a function that says what its image holds beyond header, counts and L1
- * table; what lies below is built first, and shows wherever the image itself has nothing.
+ * table; what lies below (below.c) is built first, and shows wherever the image itself has nothing.
  */
 #include "base.h"
 
 #include <string.h>
 
+#include "below.h"
 #include "builder.h"
 
-#define SPARE        12u /* clusters behind a full range */
-#define VERSION_TOP  1u  /* of bytes in the image itself, and in the two layers below */
-#define VERSION_MID  0x8000u
-#define VERSION_DEEP 0x9000u
-
-struct sim_disk lowers[LOWERS_MAX];
+#define SPARE       12u /* clusters behind a full range */
+#define VERSION_TOP 1u  /* of bytes in the image itself */
 
 /* ---- what the bases hold beyond header, refcounts and L1 ---- */
 
@@ -62,13 +59,10 @@ static void add_snapshot(struct builder *b, uint32_t l1, uint32_t table, unsigne
     put_be(b->sim, table_off + 56, 0x3141, 2);
     put_be(b->sim, 60, 1, 4);
     put_be(b->sim, 64, table_off, 8);
-    b->oracle->has_snapshot = true;
-    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++)
-            b->oracle->snapshot[digit][sector] = digit < digits_count
-                                                     ? b->oracle->values[digit][sector].hashes[0]
-                                                     : b->oracle->below[digit][sector];
-    }
+    oracle_keep(b->oracle, 'A');
+    for (unsigned digit = digits_count; digit < GUEST_CLUSTERS; digit++)
+        memcpy(b->oracle->snapshots[0].hashes[digit], b->oracle->below[digit],
+               sizeof(b->oracle->below[digit]));
 }
 
 static void build_snapshot(void *builder)
@@ -84,6 +78,40 @@ static void build_snapshot(void *builder)
     add_snapshot(b, 7, 8, 2);
     put_l1(b, AT_L1, 1, 9, ENTRY_COPIED);
     add_data(b, 9, 4, 10);
+}
+
+/* The snapshot has VM state behind the disk's end, in digit 7. */
+static void build_vm_state(void *builder)
+{
+    struct builder *b = builder;
+    uint64_t table_off = off_of(b, 8);
+
+    build_snapshot(b);
+    put_be(b->sim, table_off + 8, 4, 4);
+    put_be(b->sim, table_off + 32, b->cluster_bytes, 4);
+    put_be(b->sim, table_off + 40, b->cluster_bytes, 8);
+    put_l1(b, 7, 3, 11, 0);
+    put_entry(b, 11, 7, 12, 0);
+    put_data(b, 7, 12);
+    b->oracle->snapshots[0].has_vm_state = true;
+    for (unsigned sector = 0; sector < b->cluster_bytes / SECTOR; sector++) {
+        b->oracle->snapshots[0].hashes[7][sector] = b->oracle->values[7][sector].first;
+        oracle_set(b->oracle, 7, sector, 0);
+    }
+}
+
+/* As a cut in a change of snapshots may leave it, and worse. */
+static void build_dirty(void *builder)
+{
+    struct builder *b = builder;
+
+    build_snapshot(b);
+    put_be(b->sim, 72, 1, 8);
+    b->counts[AT_L2] = 1; /* and two refer to it */
+    b->counts[6] = 0;
+    b->counts[9] = 2; /* and COPIED is set */
+    b->counts[10] = 3;
+    b->counts[15] = 1; /* a leak */
 }
 
 /* All that the first refcount block counts is taken, but for its last cluster. */
@@ -179,111 +207,142 @@ static void build_overlay_deep(void *builder)
     add_packed(b, AT_L2, 2, off_of(b, 5) + 100);
 }
 
-/* ---- the layers below ---- */
+/* ---- subclusters ---- */
 
-static struct builder below; /* too large for a frame */
-
-static void show_below(struct oracle *oracle, unsigned digit, unsigned from, unsigned to,
-                       unsigned version)
+static void put_poison_in(struct builder *b, uint32_t cluster, unsigned from, unsigned to)
 {
-    uint8_t bytes[SECTOR];
+    uint8_t poison[SECTOR];
 
-    for (unsigned sector = from; sector < to; sector++)
-        oracle->below[digit][sector] = oracle_fill(bytes, digit, sector, version);
-}
-
-static void start_below(struct sim_disk *sim, unsigned cluster_bits, uint64_t bytes,
-                        uint16_t version)
-{
-    memset(&below, 0, sizeof(below));
-    below.sim = sim;
-    below.cluster_bits = cluster_bits;
-    below.cluster_bytes = 1u << cluster_bits;
-    below.data_version = version;
-    sim_init(sim, SECTOR, bytes, bytes, false);
-}
-
-/* It ends in the middle of digit 5; digit 3 begins with zeros, and 4 is nothing else. */
-static void build_raw_below(unsigned cluster_bits, struct oracle *oracle)
-{
-    unsigned sectors = (1u << cluster_bits) / SECTOR;
-    uint64_t bytes = base_guest_off(5, cluster_bits) + sectors / 2 * SECTOR;
-    static const uint8_t zeros[SECTOR];
-
-    start_below(&lowers[0], cluster_bits, bytes, VERSION_MID);
-    put_poison(&below);
-    for (unsigned digit = 0; digit <= 5; digit++) {
-        unsigned from = digit == 3 ? sectors / 2 : digit == 4 ? sectors : 0;
-        unsigned to = digit == 5 ? sectors / 2 : sectors;
-
-        for (unsigned sector = 0; sector < from; sector++)
-            sim_put(&lowers[0], base_guest_off(digit, cluster_bits) + sector * SECTOR, zeros,
-                    SECTOR);
-        put_sectors(&below, digit, base_guest_off(digit, cluster_bits), from, to);
-        show_below(oracle, digit, from, to, VERSION_MID);
+    for (unsigned sector = from; sector < to; sector++) {
+        sim_fill_poison(poison, off_of(b, cluster) + sector * SECTOR);
+        sim_put(b->sim, off_of(b, cluster) + sector * SECTOR, poison, SECTOR);
     }
-    lowers[0].disk.readonly = true;
+}
+
+static unsigned sub_sectors(const struct builder *b)
+{
+    return b->cluster_bytes / SECTOR / SUBS_COUNT;
+}
+
+/* Subclusters [from, to) of a digit. */
+static void put_subs(struct builder *b, unsigned digit, uint32_t cluster, unsigned from,
+                     unsigned to)
+{
+    put_sectors(b, digit, off_of(b, cluster), from * sub_sectors(b), to * sub_sectors(b));
+}
+
+static void put_zero_subs(struct builder *b, unsigned digit, unsigned from, unsigned to)
+{
+    for (unsigned sector = from * sub_sectors(b); sector < to * sub_sectors(b); sector++)
+        oracle_set(b->oracle, digit, sector, 0);
 }
 
 /*
- * A qcow2 layer with compressed clusters that ends in the middle of digit 5, over a raw one that
- * goes on behind that end and holds other bytes everywhere.
+ * Digit 0 has subclusters with bytes of their own, zeros and holes; all of 1 are its own; 2 has
+ * zeros without a cluster.
  */
-static void build_deep_below(unsigned cluster_bits, struct oracle *oracle)
+static void add_subclusters(struct builder *b, uint64_t flags)
 {
-    unsigned sectors = (1u << cluster_bits) / SECTOR;
-    uint64_t end = base_guest_off(5, cluster_bits) + sectors * SECTOR;
-
-    start_below(&lowers[1], cluster_bits, end, VERSION_DEEP);
-    put_poison(&below);
-    for (unsigned digit = 0; digit <= 5; digit++)
-        put_sectors(&below, digit, base_guest_off(digit, cluster_bits), 0, sectors);
-    lowers[1].disk.readonly = true;
-
-    start_below(&lowers[0], cluster_bits, UINT64_C(16) << cluster_bits, VERSION_MID);
-    below.clusters = 16;
-    below.version = 3;
-    below.refcount_order = 4;
-    below.below = "raw";
-    below.guest_bytes = base_guest_off(5, cluster_bits) + sectors / 2 * SECTOR;
-    put_header(&below);
-    put_l1(&below, AT_L1, 0, AT_L2, ENTRY_COPIED);
-    end = add_packed(&below, AT_L2, 0, off_of(&below, 6) - 50);
-    add_packed(&below, AT_L2, 1, end + 7);
-    add_data(&below, AT_L2, 2, 7);
-    put_l1(&below, AT_L1, 1, 8, ENTRY_COPIED);
-    put_entry(&below, 8, 4, 0, ENTRY_ZERO);
-    add_data(&below, 8, 5, 9);
-    put_counts(&below);
-    put_poison(&below);
-    lowers[0].disk.readonly = true;
-    for (unsigned sector = 0; sector < sectors; sector++) {
-        for (unsigned digit = 0; digit <= 1; digit++)
-            oracle->below[digit][sector] = oracle_packed_hash(digit, sector, VERSION_MID);
-    }
-    show_below(oracle, 2, 0, sectors, VERSION_MID);
-    show_below(oracle, 3, 0, sectors, VERSION_DEEP);
-    show_below(oracle, 5, 0, sectors / 2, VERSION_MID);
+    put_entry(b, AT_L2, 0, 5, flags);
+    put_bits(b, AT_L2, 0, SUBS_OF(0, 8) | SUBS_OF(18, 32) | SUBS_ZERO_OF(SUBS_OF(8, 12)));
+    put_poison_in(b, 5, 0, b->cluster_bytes / SECTOR);
+    put_subs(b, 0, 5, 0, 8);
+    put_subs(b, 0, 5, 18, 32);
+    put_zero_subs(b, 0, 8, 12);
+    put_entry(b, AT_L2, 1, 6, flags);
+    put_bits(b, AT_L2, 1, SUBS_ALL);
+    put_data(b, 1, 6);
+    put_bits(b, AT_L2, 2, SUBS_ZERO_OF(SUBS_OF(4, 17)));
+    put_zero_subs(b, 2, 4, 17);
 }
 
+static void build_extended(void *builder)
+{
+    struct builder *b = builder;
+
+    put_l1(b, AT_L1, 0, AT_L2, ENTRY_COPIED);
+    add_subclusters(b, ENTRY_COPIED);
+    put_l1(b, AT_L1, 1, 8, ENTRY_COPIED);
+    add_data(b, 8, 4, 9);
+}
+
+static void build_extended_snapshot(void *builder)
+{
+    struct builder *b = builder;
+
+    put_l1(b, AT_L1, 0, AT_L2, 0);
+    add_subclusters(b, 0);
+    b->counts[5] = b->counts[6] = 2;
+    add_snapshot(b, 7, 8, 3);
+}
+
+/* ---- data in a file of its own ---- */
+
+static void build_data_file(void *builder)
+{
+    struct builder *b = builder;
+
+    put_l1(b, AT_L1, 0, AT_L2, ENTRY_COPIED);
+    add_data(b, AT_L2, 0, 1);
+    put_entry(b, AT_L2, 1, 0, ENTRY_ZERO);
+    if (!b->is_raw_data)
+        put_entry(b, AT_L2, 3, 1, ENTRY_COPIED | ENTRY_ZERO);
+    put_l1(b, AT_L1, 1, 5, ENTRY_COPIED);
+    add_data(b, 5, 4, 1);
+}
+
+/* ---- the end of the guest in the middle of a cluster, with other bytes behind it ---- */
+
+static void build_short(void *builder)
+{
+    struct builder *b = builder;
+
+    build_half(b);
+    put_l1(b, AT_L1, 2, 10, ENTRY_COPIED);
+    put_entry(b, 10, 6, 11, ENTRY_COPIED);
+    put_poison_in(b, 11, 0, b->cluster_bytes / SECTOR);
+    put_sectors(b, 6, off_of(b, 11), 0, b->cluster_bytes / SECTOR / 2);
+}
+
+/* What every base has, and then what only some do; most are told of space that is not needed. */
+#define BASE(name_, version_, order_, clusters_, build_, ...)                                      \
+    {                                                                                              \
+        .name = #name_, .version = (version_), .refcount_order = (order_),                         \
+        .clusters = (clusters_), .build = (build_), __VA_ARGS__                                    \
+    }
+#define OVER(build_below_, count_) .build_below = (build_below_), .lowers_count = (count_)
+
 const struct base bases[] = {
-    {"empty", 3, 4, 24, 0, true, false, false, false, build_empty, NULL, 0},
-    {"half", 3, 4, 24, 0, true, false, false, false, build_half, NULL, 0},
-    {"snapshot", 3, 4, 26, 0, true, false, false, false, build_snapshot, NULL, 0},
-    {"zeroalloc", 3, 1, 24, 0, false, false, false, false, build_zeroalloc, NULL, 0},
-    {"block", 3, 6, 0, 0, true, false, false, false, build_block, NULL, 0},
-    {"reftable", 3, 6, 4096, 4240, true, false, true, false, build_reftable, NULL, 0},
-    {"version2", 2, 4, 24, 0, false, false, false, false, build_half, NULL, 0},
-    {"growing", 3, 4, 10, 32, false, false, false, false, build_half, NULL, 0},
-    {"tight", 3, 4, 12, 0, true, true, false, false, build_half, NULL, 0},
-    {"autoclear", 3, 4, 24, 0, false, false, false, false, build_autoclear, NULL, 0},
-    {"through", 3, 4, 24, 0, true, false, false, true, build_half, NULL, 0},
-    {"packed", 3, 4, 24, 0, true, false, false, false, build_packed, NULL, 0},
-    {"packedsnap", 3, 4, 26, 0, true, false, false, false, build_packed_snapshot, NULL, 0},
-    {"overlay", 3, 4, 24, 0, true, false, false, false, build_overlay, build_raw_below, 1},
-    {"overlay2", 2, 4, 24, 0, true, false, false, false, build_overlay, build_raw_below, 1},
-    {"overlaydeep", 3, 4, 24, 0, true, false, false, false, build_overlay_deep, build_deep_below,
-     2},
+    BASE(empty, 3, 4, 24, build_empty, .has_trim = true),
+    BASE(half, 3, 4, 24, build_half, .has_trim = true),
+    BASE(snapshot, 3, 4, 26, build_snapshot, .has_trim = true),
+    BASE(snapshot2, 2, 4, 26, build_snapshot, .has_trim = true),
+    BASE(vmstate, 3, 4, 28, build_vm_state, .has_trim = true),
+    BASE(dirty, 3, 4, 26, build_dirty, .has_trim = true, .is_dirty = true),
+    BASE(zeroalloc, 3, 1, 24, build_zeroalloc, .has_trim = false),
+    BASE(block, 3, 6, 0, build_block, .has_trim = true),
+    BASE(reftable, 3, 6, 4096, build_reftable, .clusters_max = 4240, .has_trim = true,
+         .is_512_only = true),
+    BASE(version2, 2, 4, 24, build_half, .has_trim = false),
+    BASE(growing, 3, 4, 10, build_half, .clusters_max = 32),
+    BASE(tight, 3, 4, 12, build_half, .has_trim = true, .is_tight = true),
+    BASE(autoclear, 3, 4, 24, build_autoclear, .has_trim = false),
+    BASE(through, 3, 4, 24, build_half, .has_trim = true, .is_write_through = true),
+    BASE(packed, 3, 4, 24, build_packed, .has_trim = true),
+    BASE(packedsnap, 3, 4, 26, build_packed_snapshot, .has_trim = true),
+    BASE(overlay, 3, 4, 24, build_overlay, .has_trim = true, OVER(build_raw_below, 1)),
+    BASE(overlay2, 2, 4, 24, build_overlay, .has_trim = true, OVER(build_raw_below, 1)),
+    BASE(overlaydeep, 3, 4, 24, build_overlay_deep, .has_trim = true, OVER(build_deep_below, 2)),
+    BASE(extended, 3, 4, 24, build_extended, .has_trim = true, .is_extended = true),
+    BASE(extoverlay, 3, 4, 24, build_extended, .has_trim = true, .is_extended = true,
+         OVER(build_near_below, 1)),
+    BASE(extsnap, 3, 4, 26, build_extended_snapshot, .has_trim = true, .is_extended = true),
+    BASE(datafile, 3, 4, 16, build_data_file, .has_trim = true, .has_data_file = true),
+    BASE(dataraw, 3, 4, 16, build_data_file, .has_trim = true, .has_data_file = true,
+         .is_raw_data = true),
+    BASE(short, 3, 4, 24, build_short, .has_trim = true, .is_short = true),
+    BASE(shortover, 3, 4, 24, build_overlay, .is_short = true, .is_512_only = true,
+         OVER(build_raw_below_long, 1)),
 };
 const unsigned bases_count = sizeof(bases) / sizeof(bases[0]);
 
@@ -298,9 +357,31 @@ const struct base *base_find(const char *name)
 
 unsigned base_cluster_bits(const struct base *base, uint32_t unit_bytes)
 {
+    if (base->is_extended)
+        return unit_bytes == 4096 ? 14 : 15;
     if (unit_bytes == 4096)
         return 12;
-    return base->is_512_only ? 9 : 10;
+    return base->is_512_only && !base->is_short ? 9 : 10;
+}
+
+uint64_t base_guest_off(const struct base *base, unsigned digit, unsigned cluster_bits)
+{
+    return digit_guest_off(digit, cluster_bits, base->is_extended);
+}
+
+/* The second disk, with poison wherever the image says nothing of it. */
+static void add_data_file(struct builder *b)
+{
+    uint64_t stretch = digit_guest_off(4, b->cluster_bits, b->is_extended);
+    uint64_t bytes_max = digit_guest_off(7, b->cluster_bits, b->is_extended) + b->cluster_bytes;
+    uint64_t end = b->sim->total_bytes;
+    uint8_t poison[SECTOR];
+
+    sim_add_data(b->sim, b->guest_bytes, bytes_max, stretch, 4u * b->cluster_bytes);
+    for (uint64_t off = end; off < b->sim->total_bytes && !b->is_raw_data; off += SECTOR) {
+        sim_fill_poison(poison, off);
+        sim_put(b->sim, off, poison, SECTOR);
+    }
 }
 
 void base_build(const struct base *base, uint32_t unit_bytes, struct sim_disk *sim,
@@ -317,13 +398,21 @@ void base_build(const struct base *base, uint32_t unit_bytes, struct sim_disk *s
     b.data_version = VERSION_TOP;
     b.cluster_bits = base_cluster_bits(base, unit_bytes);
     b.cluster_bytes = 1u << b.cluster_bits;
-    b.guest_bytes = base_guest_off(6, b.cluster_bits) + b.cluster_bytes;
+    b.is_extended = base->is_extended;
+    b.has_data_file = base->has_data_file;
+    b.is_raw_data = base->is_raw_data;
+    b.guest_bytes = digit_guest_off(6, b.cluster_bits, b.is_extended) + b.cluster_bytes;
+    if (base->is_short)
+        b.guest_bytes -= b.cluster_bytes / SECTOR / 2 * SECTOR;
     b.clusters = base->clusters;
     if (b.clusters == 0)
         b.clusters = (b.cluster_bytes * 8u >> base->refcount_order) + SPARE;
     bytes_max = off_of(&b, base->clusters_max != 0 ? base->clusters_max : b.clusters);
     sim_init(sim, unit_bytes, off_of(&b, b.clusters), bytes_max, base->has_trim);
-    oracle_init(oracle);
+    if (base->has_data_file)
+        add_data_file(&b);
+    oracle_init(oracle, b.cluster_bytes / SECTOR, b.guest_bytes);
+    oracle->is_raw_alike = base->is_raw_data;
     if (base->build_below != NULL) {
         base->build_below(b.cluster_bits, oracle);
         oracle_start_from_below(oracle);

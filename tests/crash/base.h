@@ -3,10 +3,11 @@
  * Small images to start from, built in memory byte by byte.
  *
  * The guest has three L2 tables. Digits 0 to 3 are clusters of the first, 4 and 5 of the second, 6
- * of the third (oracle.h). Whatever no structure uses holds poison: bytes that parse as entries
- * which point at existing clusters. A base may have layers below it, which are disks of their own
- * and are never written. Every base exists for units of 512 and of 4096 bytes, but
- * `reftable`, whose refcount table of 4 KiB clusters would count 1 GiB.
+ * of the third (oracle.h); 7 is of a fourth, behind the guest's end until it grows. Whatever no
+ * structure uses holds poison: bytes that parse as entries which point at existing clusters. A base
+ * may have layers below it, which are disks of their own and are never written. Every base exists
+ * for units of 512 and of 4096 bytes, but `reftable`, whose refcount table of 4 KiB clusters would
+ * count 1 GiB.
  */
 #ifndef CRASH_BASE_H
 #define CRASH_BASE_H
@@ -27,6 +28,11 @@ struct base {
     void (*build)(void *builder);
     void (*build_below)(unsigned cluster_bits, struct oracle *oracle); /* NULL: nothing is below */
     unsigned lowers_count;
+    bool is_extended;   /* subclusters of one sector or two */
+    bool has_data_file; /* the guest's data lies on the second disk (sim.h) */
+    bool is_raw_data;   /* and can be read there without the image */
+    bool is_dirty;      /* marked so, with counts and flags that are wrong */
+    bool is_short;      /* the guest ends in the middle of digit 6, and can grow */
 };
 
 #define LOWERS_MAX 2u
@@ -41,7 +47,7 @@ const struct base *base_find(const char *name);
 unsigned base_cluster_bits(const struct base *base, uint32_t unit_bytes);
 
 /* The guest offset of a digit's cluster. */
-uint64_t base_guest_off(unsigned digit, unsigned cluster_bits);
+uint64_t base_guest_off(const struct base *base, unsigned digit, unsigned cluster_bits);
 
 void base_build(const struct base *base, uint32_t unit_bytes, struct sim_disk *sim,
                 struct oracle *oracle);

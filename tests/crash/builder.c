@@ -9,12 +9,16 @@
 
 #include "../sim/deflate.h"
 
-#define HEADER_BYTES    104u
-#define FORMAT_NAME     0xe2792acau
-#define BLOCKS_AT       20u /* refcount blocks but the first */
-#define PACKED_MAX      (CLUSTER_SECTORS_MAX * DEFLATE_REPEAT_MAX)
-#define SECTOR_BITS     9u
-#define PACKED_TOP_BITS 62u
+#define HEADER_BYTES           104u
+#define FORMAT_NAME            0xe2792acau
+#define DATA_FILE_NAME         0x44415441u
+#define INCOMPATIBLE_DATA_FILE 4u
+#define INCOMPATIBLE_EXTENDED  16u
+#define AUTOCLEAR_RAW_DATA     2u
+#define BLOCKS_AT              20u /* refcount blocks but the first */
+#define PACKED_MAX             (CLUSTER_SECTORS_MAX * DEFLATE_REPEAT_MAX)
+#define SECTOR_BITS            9u
+#define PACKED_TOP_BITS        62u
 
 void put_be(struct sim_disk *sim, uint64_t host_off, uint64_t value, unsigned bytes_count)
 {
@@ -36,16 +40,32 @@ void use(struct builder *b, uint32_t cluster)
     b->counts[cluster]++;
 }
 
+unsigned l1_index(unsigned digit)
+{
+    return digit < 4 ? 0 : digit < 6 ? 1 : digit - 4;
+}
+
 unsigned l2_index(unsigned digit)
 {
     return digit < 4 ? digit : digit < 6 ? digit - 4 : 0;
 }
 
-uint64_t base_guest_off(unsigned digit, unsigned cluster_bits)
+uint64_t digit_guest_off(unsigned digit, unsigned cluster_bits, bool is_extended)
 {
-    uint64_t table = digit < 4 ? 0 : digit < 6 ? 1 : 2;
+    unsigned entry_bits = is_extended ? 4 : 3;
 
-    return ((table << (cluster_bits - 3)) + l2_index(digit)) << cluster_bits;
+    return (((uint64_t)l1_index(digit) << (cluster_bits - entry_bits)) + l2_index(digit))
+           << cluster_bits;
+}
+
+static uint64_t guest_off_of(const struct builder *b, unsigned digit)
+{
+    return digit_guest_off(digit, b->cluster_bits, b->is_extended);
+}
+
+static uint64_t entry_off(const struct builder *b, uint32_t l2, unsigned digit)
+{
+    return off_of(b, l2) + l2_index(digit) * (b->is_extended ? 16u : 8u);
 }
 
 void put_l1(struct builder *b, uint32_t l1, unsigned index, uint32_t l2, uint64_t flags)
@@ -54,11 +74,20 @@ void put_l1(struct builder *b, uint32_t l1, unsigned index, uint32_t l2, uint64_
     use(b, l2);
 }
 
+void put_bits(struct builder *b, uint32_t l2, unsigned digit, uint64_t bits)
+{
+    put_be(b->sim, entry_off(b, l2, digit) + 8, bits, 8);
+}
+
 void put_entry(struct builder *b, uint32_t l2, unsigned digit, uint32_t cluster, uint64_t flags)
 {
-    put_be(b->sim, off_of(b, l2) + l2_index(digit) * 8, off_of(b, cluster) | flags, 8);
-    if (cluster != 0)
+    uint64_t host_off = off_of(b, cluster);
+
+    if (b->has_data_file && cluster != 0)
+        host_off = guest_off_of(b, digit);
+    else if (cluster != 0)
         use(b, cluster);
+    put_be(b->sim, entry_off(b, l2, digit), host_off | flags, 8);
 }
 
 void put_sectors(struct builder *b, unsigned digit, uint64_t host_off, unsigned from, unsigned to)
@@ -75,12 +104,18 @@ void put_sectors(struct builder *b, unsigned digit, uint64_t host_off, unsigned 
 
 void put_data(struct builder *b, unsigned digit, uint32_t cluster)
 {
-    put_sectors(b, digit, off_of(b, cluster), 0, b->cluster_bytes / SECTOR);
+    uint64_t host_off = off_of(b, cluster);
+
+    if (b->has_data_file)
+        host_off = sim_data_off(b->sim, guest_off_of(b, digit));
+    put_sectors(b, digit, host_off, 0, b->cluster_bytes / SECTOR);
 }
 
 void add_data(struct builder *b, uint32_t l2, unsigned digit, uint32_t cluster)
 {
     put_entry(b, l2, digit, cluster, ENTRY_COPIED);
+    if (b->is_extended)
+        put_bits(b, l2, digit, SUBS_ALL);
     put_data(b, digit, cluster);
 }
 
@@ -116,7 +151,7 @@ uint64_t add_packed(struct builder *b, uint32_t l2, unsigned digit, uint64_t hos
         use_packed(b, (uint32_t)cluster);
     sim_put(b->sim, host_off, bytes, len);
     more = ((end - 1) >> SECTOR_BITS) - (host_off >> SECTOR_BITS);
-    put_be(b->sim, off_of(b, l2) + l2_index(digit) * 8,
+    put_be(b->sim, entry_off(b, l2, digit),
            ENTRY_COMPRESSED | more << (PACKED_TOP_BITS - (b->cluster_bits - 8)) | host_off, 8);
     return end;
 }
@@ -135,8 +170,21 @@ static void put_below(struct builder *b)
     sim_put(b->sim, extension_off + 24, name, strlen(name));
 }
 
+static void put_data_file(struct builder *b)
+{
+    static const char name[] = "data";
+
+    put_be(b->sim, HEADER_BYTES, DATA_FILE_NAME, 4);
+    put_be(b->sim, HEADER_BYTES + 4, strlen(name), 4);
+    sim_put(b->sim, HEADER_BYTES + 8, name, strlen(name));
+    if (b->is_raw_data)
+        put_be(b->sim, 88, AUTOCLEAR_RAW_DATA, 8);
+}
+
 void put_header(struct builder *b)
 {
+    uint64_t incompatible = 0;
+
     sim_put(b->sim, 0, "QFI\xfb", 4);
     put_be(b->sim, 4, b->version, 4);
     put_be(b->sim, 20, b->cluster_bits, 4);
@@ -146,11 +194,18 @@ void put_header(struct builder *b)
     put_be(b->sim, 48, off_of(b, AT_REFTABLE), 8);
     put_be(b->sim, 56, 1, 4);
     if (b->version >= 3) {
+        if (b->has_data_file)
+            incompatible |= INCOMPATIBLE_DATA_FILE;
+        if (b->is_extended)
+            incompatible |= INCOMPATIBLE_EXTENDED;
+        put_be(b->sim, 72, incompatible, 8);
         put_be(b->sim, 96, b->refcount_order, 4);
         put_be(b->sim, 100, HEADER_BYTES, 4);
     }
     if (b->below != NULL)
         put_below(b);
+    if (b->has_data_file)
+        put_data_file(b);
     put_be(b->sim, off_of(b, AT_REFTABLE), off_of(b, AT_BLOCK), 8);
     for (uint32_t cluster = AT_HEADER; cluster <= AT_L1; cluster++)
         use(b, cluster);

@@ -33,6 +33,8 @@ struct builder {
     uint64_t guest_bytes;
     uint16_t data_version; /* of the bytes that it puts (oracle.h) */
     const char *below;     /* the format of what lies below; NULL: nothing does */
+    bool is_extended;      /* L2 entries have a second word, for subclusters */
+    bool has_data_file, is_raw_data;
     uint16_t counts[BUILDER_CLUSTERS_MAX];
     bool is_used[BUILDER_CLUSTERS_MAX]; /* holds bytes of its own: no poison */
 };
@@ -45,13 +47,21 @@ uint64_t off_of(const struct builder *builder, uint32_t cluster);
 /* One more reference to a cluster. */
 void use(struct builder *builder, uint32_t cluster);
 
-/* The guest offset of a digit's cluster, and its number in its L2 table. */
-uint64_t base_guest_off(unsigned digit, unsigned cluster_bits);
+/* A digit's place in the tables. */
+unsigned l1_index(unsigned digit);
 unsigned l2_index(unsigned digit);
+uint64_t digit_guest_off(unsigned digit, unsigned cluster_bits, bool is_extended);
 
 void put_l1(struct builder *builder, uint32_t l1, unsigned index, uint32_t l2, uint64_t flags);
 
-/* An entry that names a cluster, or none (0). */
+/* An entry's second word: subclusters [from, to) have bytes of their own, or read as zeros. */
+#define SUBS_COUNT         32u
+#define SUBS_ALL           UINT64_C(0xffffffff)
+#define SUBS_OF(from, to)  (SUBS_ALL >> (32 - (to)) & SUBS_ALL << (from))
+#define SUBS_ZERO_OF(subs) ((uint64_t)(subs) << 32)
+void put_bits(struct builder *builder, uint32_t l2, unsigned digit, uint64_t bits);
+
+/* An entry that names a cluster, or none (0). With a data file the digit's own place is meant. */
 void put_entry(struct builder *builder, uint32_t l2, unsigned digit, uint32_t cluster,
                uint64_t flags);
 

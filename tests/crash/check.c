@@ -7,11 +7,20 @@
 
 #include <string.h>
 
-#include "base.h"
+#include "builder.h"
 
 #define L2_RESERVED_MASK UINT64_C(0x3f000000000001fe)
 #define L1_ENTRIES_MAX   8u
-#define COUNT_MAX        4u /* two compressed clusters in one, in the image and in a snapshot */
+#define COUNT_MAX        8u /* two compressed clusters in one, in the image and in 3 snapshots */
+#define ALLOCATED_MASK   UINT64_C(0xffffffff)
+
+#define INCOMPATIBLE_DIRTY     1u
+#define INCOMPATIBLE_DATA_FILE 4u
+#define INCOMPATIBLE_EXTENDED  16u
+#define AUTOCLEAR_RAW_DATA     2u
+
+#define SNAPSHOT_FIXED_BYTES 40u
+#define SNAPSHOT_TEXT_MAX    256u
 
 enum role { ROLE_NONE, ROLE_TABLE, ROLE_L2, ROLE_DATA, ROLE_PACKED };
 
@@ -75,6 +84,17 @@ static uint64_t count_of(struct walk *walk, uint64_t cluster)
     return word >> (cluster << order & 7) & ((1u << (1u << order)) - 1);
 }
 
+static void read_features(struct walk *walk)
+{
+    uint64_t incompatible = view_be64(walk->view, 72), autoclear = view_be64(walk->view, 88);
+
+    walk->check->is_dirty = (incompatible & INCOMPATIBLE_DIRTY) != 0;
+    walk->check->is_extended = (incompatible & INCOMPATIBLE_EXTENDED) != 0;
+    walk->check->has_data_file = (incompatible & INCOMPATIBLE_DATA_FILE) != 0;
+    walk->check->is_raw_data = (autoclear & AUTOCLEAR_RAW_DATA) != 0;
+    walk->check->autoclear = autoclear & ~(uint64_t)AUTOCLEAR_RAW_DATA;
+}
+
 static bool read_header(struct walk *walk)
 {
     struct view *view = walk->view;
@@ -86,10 +106,14 @@ static bool read_header(struct walk *walk)
     walk->reftable_off = view_be64(view, 48);
     walk->reftable_clusters = view_be32(view, 56);
     walk->refcount_order = walk->version >= 3 ? view_be32(view, 96) : 4;
-    walk->check->autoclear = walk->version >= 3 ? view_be64(view, 88) : 0;
+    walk->check->cluster_bits = walk->cluster_bits;
+    walk->check->guest_bytes = view_be64(view, 24);
+    if (walk->version >= 3)
+        read_features(walk);
     if (view_be32(view, 0) != 0x514649fb || walk->version < 2 || walk->version > 3 ||
-        walk->cluster_bits < 9 || walk->cluster_bits > 13 || walk->refcount_order > 6 ||
-        walk->l1_entries != 3 || walk->reftable_clusters == 0 || walk->reftable_clusters > 4) {
+        walk->cluster_bits < 9 || walk->cluster_bits > 15 || walk->refcount_order > 6 ||
+        walk->l1_entries < 3 || walk->l1_entries > L1_ENTRIES_MAX || walk->reftable_clusters == 0 ||
+        walk->reftable_clusters > 4) {
         corrupt(walk, "header", 0);
         return false;
     }
@@ -115,13 +139,13 @@ static void walk_blocks(struct walk *walk)
     }
 }
 
-static int digit_of(unsigned l1_index, unsigned l2_index)
+static int digit_of(unsigned in_l1, unsigned in_l2)
 {
-    if (l1_index == 0 && l2_index < 4)
-        return (int)l2_index;
-    if (l1_index == 1 && l2_index < 2)
-        return 4 + (int)l2_index;
-    return l1_index == 2 && l2_index == 0 ? 6 : -1;
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        if (l1_index(digit) == in_l1 && l2_index(digit) == in_l2)
+            return (int)digit;
+    }
+    return -1;
 }
 
 void check_packed_range(uint64_t entry, unsigned cluster_bits, uint64_t *ret_first,
@@ -147,25 +171,55 @@ static bool refer_packed(struct walk *walk, uint64_t entry, uint64_t entry_off)
     return refer(walk, first << walk->cluster_bits, end + 1 - first, ROLE_PACKED);
 }
 
-static void walk_entry(struct walk *walk, uint64_t entry, uint64_t entry_off, int digit,
-                       uint64_t *ret_entries)
+/* An entry that is not compressed. False where it cannot be followed. */
+static bool refer_plain(struct walk *walk, const struct mapping *entry, uint64_t entry_off,
+                        uint64_t guest_off)
 {
-    if (digit < 0)
-        walk->check->has_stray = true;
-    if (entry & CHECK_COMPRESSED) { /* first: its lower bits are all offset */
-        if (!refer_packed(walk, entry, entry_off))
-            return;
-    } else {
-        if ((entry & CHECK_ZERO) && walk->version < 3)
-            corrupt(walk, "zero flag in version 2", entry_off);
-        if (entry & L2_RESERVED_MASK)
-            corrupt(walk, "reserved bits in an L2 entry", entry_off);
-        if ((entry & CHECK_OFFSET_MASK) != 0 &&
-            !refer(walk, entry & CHECK_OFFSET_MASK, 1, ROLE_DATA))
-            return;
+    uint64_t host_off = entry->word & CHECK_OFFSET_MASK;
+
+    if ((entry->word & CHECK_ZERO) && walk->version < 3)
+        corrupt(walk, "zero flag in version 2", entry_off);
+    if ((entry->word & CHECK_ZERO) && walk->check->is_extended && walk->check->overlap == NULL)
+        walk->check->overlap = "zero flag beside subclusters";
+    if (entry->word & L2_RESERVED_MASK)
+        corrupt(walk, "reserved bits in an L2 entry", entry_off);
+    if ((entry->bits & entry->bits >> 32 & ALLOCATED_MASK) != 0)
+        corrupt(walk, "a subcluster with bytes of its own that reads as zeros", entry_off);
+    if (walk->check->has_data_file) {
+        if ((host_off & ((1u << walk->cluster_bits) - 1)) != 0)
+            corrupt(walk, "pointer out of line or past the end", host_off);
+        if ((entry->word & (CHECK_OFFSET_MASK | CHECK_COPIED)) != 0 && host_off != guest_off &&
+            walk->check->overlap == NULL)
+            walk->check->overlap = "an entry names another place in the data file";
+        return true;
     }
-    if (digit >= 0)
-        ret_entries[digit] = entry;
+    if (host_off == 0 && (entry->bits & ALLOCATED_MASK) != 0)
+        corrupt(walk, "subclusters with bytes of their own in no cluster", entry_off);
+    return host_off == 0 || refer(walk, host_off, 1, ROLE_DATA);
+}
+
+static void walk_entry(struct walk *walk, const struct mapping *entry, uint64_t entry_off,
+                       unsigned in_l1, unsigned in_l2, struct mapping *ret_entries)
+{
+    int digit = digit_of(in_l1, in_l2);
+    uint64_t guest_off;
+
+    if (digit < 0) {
+        walk->check->has_stray |= (entry->word & (CHECK_OFFSET_MASK | CHECK_COMPRESSED)) != 0;
+        digit = 0;
+        ret_entries = NULL;
+    }
+    guest_off = digit_guest_off((unsigned)digit, walk->cluster_bits, walk->check->is_extended);
+    if (entry->word & CHECK_COMPRESSED) { /* first: its lower bits are all offset */
+        if (walk->check->has_data_file || entry->bits != 0)
+            corrupt(walk, "a compressed cluster that cannot be one", entry_off);
+        if (!refer_packed(walk, entry->word, entry_off))
+            return;
+    } else if (!refer_plain(walk, entry, entry_off, guest_off)) {
+        return;
+    }
+    if (ret_entries != NULL)
+        ret_entries[digit] = *entry;
 }
 
 static uint64_t word_at(const uint8_t *bytes)
@@ -176,51 +230,73 @@ static uint64_t word_at(const uint8_t *bytes)
     return __builtin_bswap64(value);
 }
 
-static void walk_l2(struct walk *walk, uint64_t l2_off, unsigned l1_index, uint64_t *ret_entries)
+typedef void (*entry_fn)(struct walk *walk, const struct mapping *entry, uint64_t entry_off,
+                         unsigned in_l1, unsigned in_l2, struct mapping *entries);
+
+/* Every entry of a table that is not 0. */
+static void for_entries(struct walk *walk, uint64_t l2_off, unsigned in_l1, entry_fn visit,
+                        struct mapping *entries)
 {
     uint32_t unit_bytes = walk->view->sim->unit_bytes;
+    uint32_t entry_bytes = walk->check->is_extended ? 16 : 8;
 
     for (uint32_t off = 0; off < 1u << walk->cluster_bits; off += unit_bytes) {
         const uint8_t *bytes = view_unit(walk->view, (uint32_t)((l2_off + off) / unit_bytes));
 
-        for (uint32_t i = 0; i < unit_bytes; i += 8) {
-            uint64_t entry = word_at(bytes + i);
+        for (uint32_t i = 0; i < unit_bytes; i += entry_bytes) {
+            struct mapping entry = {word_at(bytes + i), 0};
 
-            if (entry != 0)
-                walk_entry(walk, entry, l2_off + off + i, digit_of(l1_index, (off + i) / 8),
-                           ret_entries);
+            if (entry_bytes == 16)
+                entry.bits = word_at(bytes + i + 8);
+            if ((entry.word | entry.bits) != 0)
+                visit(walk, &entry, l2_off + off + i, in_l1, (off + i) / entry_bytes, entries);
         }
     }
 }
 
-static void walk_l1(struct walk *walk, uint64_t l1_off, uint32_t entries, uint64_t *ret_entries)
+static void walk_l1(struct walk *walk, uint64_t l1_off, uint32_t entries,
+                    struct mapping *ret_entries)
 {
     if (!refer(walk, l1_off, 1, ROLE_TABLE))
         return;
-    for (unsigned i = 0; i < entries; i++) {
+    for (unsigned i = 0; i < entries && i < L1_ENTRIES_MAX; i++) {
         uint64_t l2_off = view_be64(walk->view, l1_off + i * 8) & CHECK_OFFSET_MASK;
 
         if (l2_off != 0 && refer(walk, l2_off, 1, ROLE_L2))
-            walk_l2(walk, l2_off, i, ret_entries);
+            for_entries(walk, l2_off, i, walk_entry, ret_entries);
     }
 }
 
+/* Entries of the table follow each other; all of them fit a cluster. */
 static void walk_snapshots(struct walk *walk)
 {
-    uint32_t snapshots_count = view_be32(walk->view, 60);
-    uint64_t table_off = view_be64(walk->view, 64);
+    struct view *view = walk->view;
+    uint32_t count = view_be32(view, 60);
+    uint64_t off = view_be64(view, 64);
 
-    if (snapshots_count == 0)
+    if (count == 0)
         return;
-    if (snapshots_count > 1 || !refer(walk, table_off, 1, ROLE_TABLE)) {
-        corrupt(walk, "snapshot table", table_off);
+    if (count > SNAPSHOTS_KEPT_MAX || !refer(walk, off, 1, ROLE_TABLE)) {
+        corrupt(walk, "snapshot table", off);
         return;
     }
-    walk_l1(walk, view_be64(walk->view, table_off),
-            view_be32(walk->view, table_off + 8) > L1_ENTRIES_MAX
-                ? 0
-                : view_be32(walk->view, table_off + 8),
-            walk->check->snapshot);
+    for (uint32_t i = 0; i < count; i++) {
+        struct check_snapshot *snapshot = &walk->check->snapshots[i];
+        uint32_t id_bytes = view_be32(view, off + 12) >> 16;
+        uint32_t name_bytes = view_be32(view, off + 12) & 0xffff;
+        uint32_t extra_bytes = view_be32(view, off + 36);
+
+        if (id_bytes > SNAPSHOT_TEXT_MAX || name_bytes > SNAPSHOT_TEXT_MAX ||
+            extra_bytes > SNAPSHOT_TEXT_MAX || extra_bytes < 16) {
+            corrupt(walk, "snapshot table", off);
+            return;
+        }
+        snapshot->guest_bytes = view_be64(view, off + 48);
+        snapshot->name = (char)view_byte(view, off + SNAPSHOT_FIXED_BYTES + extra_bytes + id_bytes);
+        walk_l1(walk, view_be64(view, off), view_be32(view, off + 8), snapshot->entries);
+        off += (SNAPSHOT_FIXED_BYTES + extra_bytes + id_bytes + name_bytes + 7) / 8 * 8;
+        walk->check->snapshots_count++;
+    }
 }
 
 static void compare_counts(struct walk *walk)
@@ -239,41 +315,54 @@ static void compare_counts(struct walk *walk)
     }
 }
 
-static void compare_flag(struct walk *walk, uint64_t entry, uint64_t entry_off)
+/* COPIED is where the count is 1, and nowhere else. */
+static void compare_flag(struct walk *walk, bool is_one, bool is_copied, uint64_t entry_off)
 {
-    uint64_t cluster = (entry & CHECK_OFFSET_MASK) >> walk->cluster_bits;
-
-    if ((entry & CHECK_COMPRESSED) || cluster == 0 || cluster >= walk->clusters)
-        return;
-    if ((count_of(walk, cluster) == 1) != ((entry & CHECK_COPIED) != 0))
-        corrupt(walk, "COPIED is not (count is 1)", entry_off);
+    if (is_copied && !is_one)
+        corrupt(walk, "COPIED though the count is not 1", entry_off);
+    if (is_one && !is_copied && walk->check->unflagged == NULL) {
+        walk->check->unflagged = "not COPIED though the count is 1";
+        if (walk->check->corruption == NULL)
+            walk->check->where = entry_off;
+    }
 }
 
-static void compare_l2_flags(struct walk *walk, uint64_t l2_off)
+/* What lies in a data file is not counted, and always ours. */
+static void compare_entry(struct walk *walk, const struct mapping *entry, uint64_t entry_off,
+                          unsigned in_l1, unsigned in_l2, struct mapping *entries)
 {
-    uint32_t unit_bytes = walk->view->sim->unit_bytes;
+    uint64_t cluster = (entry->word & CHECK_OFFSET_MASK) >> walk->cluster_bits;
+    bool is_copied = (entry->word & CHECK_COPIED) != 0;
 
-    for (uint32_t off = 0; off < 1u << walk->cluster_bits; off += unit_bytes) {
-        const uint8_t *bytes = view_unit(walk->view, (uint32_t)((l2_off + off) / unit_bytes));
-
-        for (uint32_t i = 0; i < unit_bytes; i += 8) {
-            uint64_t entry = word_at(bytes + i);
-
-            if (entry != 0)
-                compare_flag(walk, entry, l2_off + off + i);
-        }
-    }
+    (void)in_l1;
+    (void)in_l2;
+    (void)entries;
+    if (entry->word & CHECK_COMPRESSED)
+        return;
+    if (walk->check->has_data_file)
+        compare_flag(walk, cluster != 0 || is_copied, is_copied, entry_off);
+    else if (cluster != 0 && cluster < walk->clusters)
+        compare_flag(walk, count_of(walk, cluster) == 1, is_copied, entry_off);
 }
 
 static void compare_flags(struct walk *walk)
 {
     for (unsigned i = 0; i < walk->l1_entries; i++) {
-        uint64_t l1_entry = view_be64(walk->view, walk->l1_off + i * 8);
+        uint64_t entry = view_be64(walk->view, walk->l1_off + i * 8);
+        uint64_t l2_off = entry & CHECK_OFFSET_MASK;
 
-        compare_flag(walk, l1_entry, walk->l1_off + i * 8);
-        if ((l1_entry & CHECK_OFFSET_MASK) != 0)
-            compare_l2_flags(walk, l1_entry & CHECK_OFFSET_MASK);
+        if (l2_off == 0)
+            continue;
+        if (l2_off >> walk->cluster_bits < walk->clusters)
+            compare_flag(walk, count_of(walk, l2_off >> walk->cluster_bits) == 1,
+                         (entry & CHECK_COPIED) != 0, walk->l1_off + i * 8);
+        for_entries(walk, l2_off, i, compare_entry, NULL);
     }
+}
+
+bool check_is_dirty(struct view *view)
+{
+    return view_be32(view, 4) >= 3 && (view_be64(view, 72) & INCOMPATIBLE_DIRTY) != 0;
 }
 
 void check_state(struct view *view, struct check *ret_check)

@@ -18,16 +18,31 @@
 
 #define CHECK_CLUSTERS_MAX 4608u
 
+/* An L2 entry; bits is its second word, where the image has those. All 0: what is below shows. */
+struct mapping {
+    uint64_t word, bits;
+};
+
+struct check_snapshot {
+    char name; /* the first character */
+    uint64_t guest_bytes;
+    struct mapping entries[GUEST_CLUSTERS];
+};
+
 struct check {
     const char *corruption; /* NULL: none. What qemu-img check exits with 2 for */
+    const char *unflagged;  /* NULL: none. The same, for a COPIED flag that is not there alone */
     const char *overlap;    /* NULL: none. A cluster of two uses, a count out of nowhere */
     uint64_t where;         /* host offset or cluster of the first complaint */
     uint32_t leaks_count;   /* counts above their references */
-    uint64_t autoclear;
+    uint64_t autoclear;     /* bits, but for that of a raw data file */
+    uint64_t guest_bytes;
+    bool is_dirty, is_extended, has_data_file, is_raw_data;
     bool has_stray; /* the guest has a cluster that no digit names */
-    /* Each digit's L2 entry, 0: none, what lies below shows. */
-    uint64_t active[GUEST_CLUSTERS];
-    uint64_t snapshot[GUEST_CLUSTERS];
+    unsigned cluster_bits;
+    struct mapping active[GUEST_CLUSTERS];
+    unsigned snapshots_count;
+    struct check_snapshot snapshots[SNAPSHOTS_KEPT_MAX]; /* in the order of their table */
 };
 
 #define CHECK_OFFSET_MASK UINT64_C(0x00fffffffffffe00)
@@ -38,6 +53,9 @@ struct check {
 /* Where the bytes of a compressed cluster begin, and the end of the last sector they may lie in. */
 void check_packed_range(uint64_t entry, unsigned cluster_bits, uint64_t *ret_first,
                         uint64_t *ret_end);
+
+/* Whether the image is marked dirty: then its verdict is that of what a repair makes of it. */
+bool check_is_dirty(struct view *view);
 
 void check_state(struct view *view, struct check *ret_check);
 

@@ -14,8 +14,10 @@
 
 static uint64_t seen[1u << SEEN_BITS];
 
-static struct world second; /* what opens a state after the cut */
-static struct view views[2];
+#define DEPTH_MAX 2u
+
+static struct world next_worlds[DEPTH_MAX]; /* what opens a state after the cut */
+static struct view views[DEPTH_MAX + 1];
 
 static bool is_seen(uint64_t hash)
 {
@@ -54,11 +56,11 @@ static void tell_state(struct cutter *cutter, const struct view *view,
          (unsigned long long)judgement->where, judgement->digit, judgement->sector);
     tell(cutter, "  replay: crash one --base %s --unit %u --ops %s", world->base->name,
          world->sim.unit_bytes, cutter->ops);
-    if (cutter->is_second)
+    if (cutter->depth > 0)
         tell(cutter, " --share 1"); /* every state is opened again, this one as well */
     else
         tell(cutter, " --cut %u:", cutter->cut_number);
-    for (unsigned i = 0; i < view->path_count && !cutter->is_second; i++)
+    for (unsigned i = 0; i < view->path_count && cutter->depth == 0; i++)
         tell(cutter, "%u", view->path[i].outcome);
     tell(cutter, "\n  surviving:");
     for (unsigned i = 0; i < view->path_count; i++)
@@ -73,63 +75,62 @@ static bool tell_world(struct cutter *cutter, const struct world *world, const c
     if (cutter->found[0] == '\0')
         tell(cutter, "broken: %s, %s %s\n  replay: crash one --base %s --unit %u --ops %s%s\n",
              world->violation, when, world->violation_note, world->base->name,
-             world->sim.unit_bytes, cutter->ops, world == &second ? " --share 1" : "");
+             world->sim.unit_bytes, cutter->ops, world == cutter->world ? "" : " --share 1");
     return false;
 }
 
 static void cut_here(void *context);
 
-/* What the guest finds in the second world is all that it may find from now on. */
-static bool adopt(struct world *world, const struct world *first)
+/* A world for what a cut left of another. */
+static void succeed(struct world *next, const struct world *world)
 {
-    static struct view view; /* too large for a frame */
-
-    world->base = first->base;
-    world->violation = NULL;
-    world->is_faulty = world->is_lost = world->may_leak = false;
-    world->is_blind = false;
-    world->options = first->options;
-    world->cluster_bits = first->cluster_bits;
-    world->oracle = first->oracle;
-    view_init(&view, &world->sim);
-    world_adopt(world, &view);
-    return world_open(world);
+    next->base = world->base;
+    next->violation = NULL;
+    next->violation_note[0] = '\0';
+    next->is_faulty = next->is_lost = next->may_leak = next->is_blind = false;
+    next->has_after = world->has_after;
+    if (world->has_after)
+        next->after = world->after;
+    next->options = world->options;
+    next->cluster_bits = world->cluster_bits;
+    next->oracle = world->oracle;
 }
 
-/* The engine takes over what the cut left: it reads the same, and what it writes holds. */
-static void reopen(struct cutter *cutter, struct view *view, uint64_t pick)
+/*
+ * The engine takes over what lies on the next world's disk: it reads the same, and what it writes
+ * holds. is_cutting: in that, and in the repair of what is marked dirty, the power is cut once
+ * more.
+ */
+static bool take_over(struct cutter *cutter, uint64_t pick, bool is_cutting)
 {
+    struct world *next = &next_worlds[cutter->depth];
     struct cutter inner = *cutter;
     uint32_t lower_reads[LOWERS_MAX];
-    char write_op[] = {'W', (char)('0' + pick % GUEST_CLUSTERS), '\0'};
+    char write_op[] = {'W', (char)('0' + pick % (GUEST_CLUSTERS - 1)), '\0'};
     bool is_good;
 
-    cutter->figures.reopened++;
     for (unsigned i = 0; i < LOWERS_MAX; i++)
         lower_reads[i] = lowers[i].calls_count[SIM_READ];
-    view_freeze(view, &second.sim, pick);
-    inner.world = &second;
-    inner.is_second = inner.is_cutting = true;
+    inner.world = next;
+    inner.depth++;
+    inner.is_cutting = true;
     inner.reopen_share = 0;
     inner.only_cut = 0;
-    second.sim.context = &inner;
-    is_good = adopt(&second, cutter->world) && world_read_back(&second);
-    if (is_good) {
-        second.sim.before_flush = cut_here;
-        is_good = world_do(&second, write_op) && world_do(&second, "F");
+    next->sim.context = &inner;
+    next->sim.before_flush = is_cutting ? cut_here : NULL;
+    succeed(next, cutter->world);
+    is_good = world_revive(next, true) && world_read_back(next);
+    if (is_good && is_cutting) {
+        is_good = world_do(next, write_op) && world_do(next, "F");
         cut_here(&inner);
     }
-    cutter->figures.states += inner.figures.states - cutter->figures.states;
-    if (!is_good || inner.found[0] != '\0') {
-        if (cutter->found[0] == '\0' && inner.found[0] != '\0')
-            tell(cutter, "after a reopening and %s,F: %s", write_op, inner.found);
-        else
-            tell_world(cutter, &second, "after a reopening");
-        cutter->figures.violations++;
-    }
+    if (cutter->found[0] == '\0' && inner.found[0] != '\0')
+        tell(cutter, "after a reopening and %s,F: %s", write_op, inner.found);
+    cutter->figures = inner.figures;
     /* The first world's operation goes on, and its reads are counted. */
     for (unsigned i = 0; i < LOWERS_MAX; i++)
         lowers[i].calls_count[SIM_READ] = lower_reads[i];
+    return is_good;
 }
 
 static uint64_t path_hash(const struct view *view, uint64_t hash)
@@ -140,17 +141,57 @@ static uint64_t path_hash(const struct view *view, uint64_t hash)
     return hash ^ hash >> 29;
 }
 
-static bool is_asked_for(const struct cutter *cutter, const struct view *view)
+static bool is_asked_for(const struct cutter *cutter, const struct view *view, bool is_whole)
 {
     const char *path = cutter->only_path;
 
-    if (cutter->only_cut == 0 || path == NULL || path[0] == '\0' || cutter->is_second)
+    if (cutter->only_cut == 0 || path == NULL || path[0] == '\0' || cutter->depth > 0)
         return true;
     for (unsigned i = 0; i < view->path_count; i++) {
         if ((unsigned)(path[i] - '0') != view->path[i].outcome)
             return false;
     }
-    return path[view->path_count] == '\0';
+    return !is_whole || path[view->path_count] == '\0';
+}
+
+static void reopen(struct cutter *cutter, struct view *view, uint64_t pick)
+{
+    struct world *next = &next_worlds[cutter->depth];
+
+    cutter->figures.reopened++;
+    view_freeze(view, &next->sim, pick);
+    if (!take_over(cutter, pick, true))
+        tell_world(cutter, next, "after a reopening");
+}
+
+/*
+ * A state that is marked dirty is what its repair makes of it. Which units matter only the repair
+ * knows: they are decided as it uses them.
+ */
+static void visit_dirty(struct cutter *cutter, struct view *view, uint64_t cut_hash)
+{
+    static struct lazy lazy[DEPTH_MAX]; /* too large for a frame */
+    struct world *next = &next_worlds[cutter->depth];
+    struct judgement judgement = {.broken = "a repair leaves the image marked dirty"};
+    uint64_t hash;
+
+    if (cutter->depth < DEPTH_MAX) {
+        view_thaw(view, &next->sim, &lazy[cutter->depth]);
+        if (take_over(cutter, 0, false))
+            judgement.broken = NULL;
+        else
+            judgement.broken = next->violation;
+        next->sim.before_use = NULL;
+    }
+    if (!is_asked_for(cutter, view, true))
+        return;
+    cutter->figures.states++;
+    cutter->figures.repaired++;
+    hash = path_hash(view, cut_hash);
+    if (judgement.broken != NULL)
+        tell_state(cutter, view, &judgement);
+    else if (cutter->reopen_share != 0 && hash % cutter->reopen_share == 0)
+        reopen(cutter, view, hash >> 8);
 }
 
 /* One state: judged, told, and perhaps opened again. */
@@ -160,20 +201,22 @@ static void visit(struct cutter *cutter, struct view *view, uint64_t cut_hash)
     struct judgement judgement;
     uint64_t hash;
 
-    judge_cut(view, &world->oracle, world->cluster_bits, &judgement);
-    if (!is_asked_for(cutter, view))
+    judge_cut(view, &world->oracle, world_after(world), &judgement);
+    if (!is_asked_for(cutter, view, !judgement.is_dirty))
         return;
+    if (judgement.is_dirty && cutter->on_state == NULL) {
+        visit_dirty(cutter, view, cut_hash);
+        return;
+    }
     cutter->figures.states++;
     if (cutter->on_state != NULL) {
         cutter->on_state(cutter->context, view, &judgement);
         return;
     }
-    if (judgement.broken != NULL) {
-        tell_state(cutter, view, &judgement);
-        return;
-    }
     hash = path_hash(view, cut_hash);
-    if (cutter->reopen_share != 0 && hash % cutter->reopen_share == 0)
+    if (judgement.broken != NULL)
+        tell_state(cutter, view, &judgement);
+    else if (cutter->reopen_share != 0 && hash % cutter->reopen_share == 0)
         reopen(cutter, view, hash >> 8);
 }
 
@@ -225,7 +268,7 @@ static void cut_here(void *context)
 {
     struct cutter *cutter = context;
     const struct world *world = cutter->world;
-    struct view *view = &views[cutter->is_second];
+    struct view *view = &views[cutter->depth];
     uint64_t hash = sim_hash(&world->sim);
     unsigned states = 0;
 
@@ -234,15 +277,16 @@ static void cut_here(void *context)
     cutter->cut_number++;
     if (cutter->only_cut != 0 && cutter->only_cut != cutter->cut_number)
         return;
-    hash ^= oracle_hash(&world->oracle, (1u << world->cluster_bits) / SECTOR) |
-            (uint64_t)cutter->is_second;
-    if (!cutter->is_second)
+    hash ^= oracle_hash(&world->oracle) + cutter->depth;
+    if (world->has_after)
+        hash = hash * 3 ^ oracle_hash(&world->after);
+    if (cutter->depth == 0)
         cutter->figures.cuts++;
     if (is_seen(hash | 1)) {
         cutter->figures.repeats++;
         return;
     }
-    if (!cutter->is_second)
+    if (cutter->depth == 0)
         cutter->figures.subsets += subsets_of(&world->sim);
     view_init(view, &world->sim);
     do {
@@ -262,30 +306,7 @@ void cutter_init(struct cutter *cutter, struct world *world)
     cutter->ops = "";
 }
 
-bool cutter_start(struct cutter *cutter, const struct base *base, uint32_t unit_bytes)
-{
-    static struct view view; /* too large for a frame */
-    struct judgement judgement;
-    struct world *world = cutter->world;
-
-    world_build(world, base, unit_bytes);
-    view_init(&view, &world->sim);
-    judge_now(&view, &world->oracle, world->cluster_bits, &judgement);
-    cutter->leaks_of_base = judgement.check.leaks_count;
-    if (judgement.broken != NULL) {
-        snprintf(cutter->found, sizeof(cutter->found), "base %s: %s at %llx", base->name,
-                 judgement.broken, (unsigned long long)judgement.where);
-        return false;
-    }
-    if (!world_open(world)) {
-        snprintf(cutter->found, sizeof(cutter->found), "base %s: %s %s", base->name,
-                 world->violation, world->violation_note);
-        return false;
-    }
-    return true;
-}
-
-bool cutter_do(struct cutter *cutter, const char *op)
+static void start_cutting(struct cutter *cutter)
 {
     struct world *world = cutter->world;
 
@@ -295,6 +316,40 @@ bool cutter_do(struct cutter *cutter, const char *op)
     world->sim.after_write = cutter->is_process_only ? die_here : NULL;
     world->sim.context = cutter;
     world->sim.is_flush_idle = cutter->is_process_only;
+}
+
+/* A dirty image is repaired as it is opened, which is cut too. */
+bool cutter_start(struct cutter *cutter, const struct base *base, uint32_t unit_bytes)
+{
+    static struct view view; /* too large for a frame */
+    struct judgement judgement = {0};
+    struct world *world = cutter->world;
+    bool is_good;
+
+    world_build(world, base, unit_bytes);
+    if (base->is_dirty)
+        start_cutting(cutter);
+    is_good = !base->is_dirty || world_open(world);
+    cutter->is_cutting = false;
+    if (!is_good || cutter->found[0] != '\0')
+        return cutter->found[0] == '\0' ? tell_world(cutter, world, "at the opening") : false;
+    view_init(&view, &world->sim);
+    view.is_newest = true;
+    judge_now(&view, &world->oracle, NULL, &judgement);
+    cutter->leaks_of_base = judgement.check.leaks_count;
+    if (judgement.broken != NULL) {
+        snprintf(cutter->found, sizeof(cutter->found), "base %s: %s at %llx", base->name,
+                 judgement.broken, (unsigned long long)judgement.where);
+        return false;
+    }
+    return base->is_dirty || world_open(world) || tell_world(cutter, world, "at the opening");
+}
+
+bool cutter_do(struct cutter *cutter, const char *op)
+{
+    struct world *world = cutter->world;
+
+    start_cutting(cutter);
     if (world_do(world, op))
         (cutter->is_process_only ? die_here : cut_here)(cutter);
     else if (!cutter->is_crash_only)
@@ -330,7 +385,9 @@ bool cutter_is_new(struct cutter *cutter)
     const struct world *world = cutter->world;
     uint64_t hash = sim_hash(&world->sim) * 3 ^ engine_hash(world);
 
-    hash ^= oracle_hash(&world->oracle, (1u << world->cluster_bits) / SECTOR);
+    hash ^= oracle_hash(&world->oracle);
+    if (world->has_after)
+        hash = hash * 3 ^ oracle_hash(&world->after);
     return !is_seen(hash | 1);
 }
 
@@ -347,7 +404,7 @@ bool cutter_end(struct cutter *cutter)
         return tell_world(cutter, world, "at the clean end");
     view_init(&views[0], &world->sim);
     views[0].is_newest = world->sim.is_flush_idle;
-    judge_now(&views[0], &world->oracle, world->cluster_bits, &judgement);
+    judge_now(&views[0], &world->oracle, world_after(world), &judgement);
     if (judgement.broken == NULL && !world->may_leak &&
         judgement.check.leaks_count != cutter->leaks_of_base)
         judgement.broken = "clusters leak after a clean end";

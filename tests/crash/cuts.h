@@ -5,7 +5,8 @@
  * The power goes just before each flush of the disk takes effect, and after the operation. At each
  * of these points every state that differs in a table is visited, and of each data sector every
  * outcome (view.h). A share of the states is opened by the engine again, read, written and flushed,
- * and the power cut once more.
+ * and the power cut once more. A state that is marked dirty is always opened, which repairs it, and
+ * what comes of it is judged; in a share of them the power is cut during the repair.
  *
  * Promises: a point whose disk and oracle were both seen before is counted as a repeat and not
  * looked at again; a point with more states than CUT_STATES_MAX is sampled beyond them and counted
@@ -20,7 +21,7 @@
 #define CUT_STATES_MAX 4096u
 
 struct figures {
-    uint64_t sequences, cuts, repeats, states, not_exhaustive, reopened, violations, ends;
+    uint64_t sequences, cuts, repeats, states, not_exhaustive, reopened, violations, ends, repaired;
     double subsets; /* all combinations of outcomes, data included, before any pruning */
 };
 
@@ -32,7 +33,7 @@ struct cutter {
     unsigned reopen_share;  /* one state in so many is opened again; 0: none */
     bool is_crash_only;     /* what is wrong without a cut is not looked at */
     bool is_cutting;        /* the operation that runs is the one to cut */
-    bool is_second;         /* the state was cut before */
+    unsigned depth;         /* how often the state was cut before */
     unsigned cut_number;    /* within the operation, from 1 */
     uint32_t leaks_of_base; /* counts too high from the start */
     const char *ops;        /* the sequence, to be printed */

@@ -15,7 +15,10 @@
 
 #define ALPHABET        "W0,H2,D0,W4,z2,F,C"
 #define ALPHABET_LAYERS "H0,T3,D0,X1,z2,F,C"
+#define ALPHABET_SUBS   "H0,s0,s3,D1,q2,F,C"
+#define ALPHABET_BULK   "W0,H1,D0,S,A0,K0,G,F,C"
 #define LENGTH_MAX      3u
+#define LENGTH_BULK     2u
 
 struct sweep {
     const struct base *base;
@@ -63,10 +66,24 @@ static const char *judge_going_on(void)
     if (!cutter_do(&cutter, "F"))
         return "cut in the next flush:";
     view_init(&view, &world.sim);
-    judge_now(&view, &world.oracle, world.cluster_bits, &judgement);
+    judge_now(&view, &world.oracle, world_after(&world), &judgement);
     if (judgement.broken != NULL)
         return judgement.broken;
     return cutter_end(&cutter) ? NULL : "at the end:";
+}
+
+/* A change of the whole image that was broken off: it is read-only until it is opened again. */
+static const char *judge_broken_off(void)
+{
+    static const char *const more[] = {"R", "W3", "D0", "F", "C"};
+
+    if (world_write(&world, 3, 0, 1) != QC_READONLY)
+        return "a write after a change that was broken off is taken";
+    for (unsigned i = 0; i < sizeof(more) / sizeof(more[0]); i++) {
+        if (!cutter_do(&cutter, more[i]))
+            return "cut after a change was broken off:";
+    }
+    return NULL;
 }
 
 /* What must hold after a failed flush of the disk. */
@@ -102,7 +119,7 @@ static bool run_fault(struct sweep *sweep, const struct sim_fault *fault)
         broken = judge_readonly();
     } else {
         world.is_blind = false;
-        broken = judge_going_on();
+        broken = world.has_after ? judge_broken_off() : judge_going_on();
     }
     return broken == NULL || complain(broken, sweep, fault);
 }
@@ -159,24 +176,13 @@ static bool run_sequence(struct sweep *sweep)
            run_calls(sweep, SIM_FLUSH, calls[SIM_FLUSH]);
 }
 
-static bool run_base(struct sweep *sweep, const char *ops_text)
+static bool run_alphabet(struct sweep *sweep, const char *text, unsigned length)
 {
     struct op alphabet[ALPHABET_MAX];
-    bool has_layers = sweep->base->lowers_count > 0;
-    unsigned alphabet_count =
-        ops_parse(has_layers ? ALPHABET_LAYERS : ALPHABET, alphabet, ALPHABET_MAX);
+    unsigned alphabet_count = ops_parse(text, alphabet, ALPHABET_MAX);
     uint64_t sequences_count = 1;
 
-    sweep->disk = &world.sim;
-    cutter_init(&cutter, &world);
-    if (!cutter_start(&cutter, sweep->base, sweep->unit_bytes))
-        return complain("the base", sweep, &(struct sim_fault){0});
-    world_copy(&start_world, &world);
-    if (ops_text != NULL) {
-        sweep->ops_count = ops_parse(ops_text, sweep->ops, SEQUENCE_OPS_MAX);
-        return run_sequence(sweep);
-    }
-    for (sweep->ops_count = 1; sweep->ops_count <= LENGTH_MAX; sweep->ops_count++) {
+    for (sweep->ops_count = 1; sweep->ops_count <= length; sweep->ops_count++) {
         sequences_count *= alphabet_count;
         for (uint64_t number = 0; number < sequences_count; number++) {
             uint64_t rest = number;
@@ -188,6 +194,26 @@ static bool run_base(struct sweep *sweep, const char *ops_text)
         }
     }
     return true;
+}
+
+static bool run_base(struct sweep *sweep, const char *ops_text)
+{
+    const struct base *base = sweep->base;
+
+    sweep->disk = &world.sim;
+    cutter_init(&cutter, &world);
+    if (!cutter_start(&cutter, base, sweep->unit_bytes))
+        return complain("the base", sweep, &(struct sim_fault){0});
+    world_copy(&start_world, &world);
+    if (ops_text != NULL) {
+        sweep->ops_count = ops_parse(ops_text, sweep->ops, SEQUENCE_OPS_MAX);
+        return run_sequence(sweep);
+    }
+    if (alphabet_bulk(base) != NULL && !run_alphabet(sweep, ALPHABET_BULK, LENGTH_BULK))
+        return false;
+    if (base->is_extended)
+        return run_alphabet(sweep, ALPHABET_SUBS, LENGTH_MAX - 1);
+    return run_alphabet(sweep, base->lowers_count > 0 ? ALPHABET_LAYERS : ALPHABET, LENGTH_MAX);
 }
 
 int command_faults(const struct arguments *arguments)

@@ -11,16 +11,20 @@ struct judgement {
     const char *broken; /* NULL: nothing. The rule, in a few words */
     unsigned digit, sector;
     uint64_t where;
-    unsigned cluster_bits;
+    bool is_dirty; /* marked so: what a repair makes of it is to be judged, and nothing else was */
+    bool is_after; /* what was wanted of the change under way is there */
     struct check check;
 };
 
-/* Judges one state of the view; first: what the guest held when the base was built. */
-void judge_cut(struct view *view, const struct oracle *oracle, unsigned cluster_bits,
+/*
+ * Judges one state of the view. Where after is not NULL, a change is under way that is done in one:
+ * all is as the oracle says, or all as after does.
+ */
+void judge_cut(struct view *view, const struct oracle *oracle, const struct oracle *after,
                struct judgement *ret_judgement);
 
 /* As judge_cut for a disk at rest: also, what the engine acknowledged must be what is there. */
-void judge_now(struct view *view, const struct oracle *oracle, unsigned cluster_bits,
+void judge_now(struct view *view, const struct oracle *oracle, const struct oracle *after,
                struct judgement *ret_judgement);
 
 /* The hash of what the sector holds in a fully decided view that was judged. */

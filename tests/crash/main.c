@@ -20,7 +20,7 @@ static int usage(void)
 {
     fprintf(stderr,
             "crash all [--base NAME] [--unit N] [--length K] [--share N] [--seed NAME]\n"
-            "          [--alphabet plain|faulty|OPS]    every sequence, every state\n"
+            "          [--alphabet plain|faulty|bulk|OPS]    every sequence, every state\n"
             "crash process [--base NAME] [--length K]  the same for the death of the process\n"
             "crash one --base NAME --ops OPS [--unit N] [--cut N:PATH] [--seed NAME]\n"
             "crash seeds [--seed NAME]                 finds the named bugs\n"
@@ -43,12 +43,13 @@ double seconds_now(void)
 void print_figures(const struct figures *f, double elapsed)
 {
     printf("  sequences=%llu cuts=%llu repeats=%llu subsets=%.3g states=%llu reopened=%llu "
+           "repaired=%llu "
            "ends=%llu not_exhaustive=%llu violations=%llu seconds=%.1f states_per_s=%.0f\n",
            (unsigned long long)f->sequences, (unsigned long long)f->cuts,
            (unsigned long long)f->repeats, f->subsets, (unsigned long long)f->states,
-           (unsigned long long)f->reopened, (unsigned long long)f->ends,
-           (unsigned long long)f->not_exhaustive, (unsigned long long)f->violations, elapsed,
-           (double)f->states / (elapsed + 1e-9));
+           (unsigned long long)f->reopened, (unsigned long long)f->repaired,
+           (unsigned long long)f->ends, (unsigned long long)f->not_exhaustive,
+           (unsigned long long)f->violations, elapsed, (double)f->states / (elapsed + 1e-9));
 }
 
 static bool run_all_on(const struct base *base, uint32_t unit, const struct arguments *arguments)
@@ -62,6 +63,10 @@ static bool run_all_on(const struct base *base, uint32_t unit, const struct argu
         alphabet = alphabet_plain(base);
     else if (strcmp(alphabet, "faulty") == 0)
         alphabet = alphabet_faulty(base);
+    else if (strcmp(alphabet, "bulk") == 0)
+        alphabet = alphabet_bulk(base);
+    if (alphabet == NULL)
+        return true;
     cutter_init(&cutter, &world);
     cutter.reopen_share = arguments->share;
     cutter.is_process_only = arguments->is_process_only;

@@ -67,16 +67,18 @@ void oracle_set_packed(struct oracle *oracle, unsigned digit, unsigned sector, u
 void oracle_start_from_below(struct oracle *oracle)
 {
     for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++)
+        for (unsigned sector = 0; sector < oracle->cluster_sectors; sector++)
             set_hash(oracle, digit, sector, oracle->below[digit][sector], 1);
     }
 }
 
-void oracle_init(struct oracle *oracle)
+void oracle_init(struct oracle *oracle, unsigned cluster_sectors, uint64_t guest_bytes)
 {
     memset(oracle, 0, sizeof(*oracle));
+    oracle->cluster_sectors = cluster_sectors;
+    oracle->guest_bytes = guest_bytes;
     for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++) {
+        for (unsigned sector = 0; sector < oracle->cluster_sectors; sector++) {
             oracle_set(oracle, digit, sector, 0);
             oracle->below[digit][sector] = oracle->values[digit][sector].first;
         }
@@ -111,7 +113,7 @@ void oracle_issue(struct oracle *oracle, unsigned digit, unsigned sector, uint64
 void oracle_flush(struct oracle *oracle)
 {
     for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++) {
+        for (unsigned sector = 0; sector < oracle->cluster_sectors; sector++) {
             struct sector_values *values = &oracle->values[digit][sector];
             uint16_t kept = 0;
 
@@ -137,6 +139,14 @@ bool oracle_allows_now(const struct sector_values *values, uint64_t hash)
     return i < values->count && (values->live >> i & 1);
 }
 
+unsigned oracle_sectors(uint64_t guest_bytes, uint64_t guest_off, unsigned cluster_bits)
+{
+    uint64_t bytes = guest_off < guest_bytes ? guest_bytes - guest_off : 0;
+
+    return (unsigned)((bytes < UINT64_C(1) << cluster_bits ? bytes : UINT64_C(1) << cluster_bits) /
+                      SECTOR);
+}
+
 void oracle_see(struct sector_values *values, uint64_t hash)
 {
     values->live = 1u << find(values, hash);
@@ -145,7 +155,7 @@ void oracle_see(struct sector_values *values, uint64_t hash)
 bool oracle_is_full(const struct oracle *oracle)
 {
     for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < CLUSTER_SECTORS_MAX; sector++) {
+        for (unsigned sector = 0; sector < oracle->cluster_sectors; sector++) {
             if (oracle->values[digit][sector].count + 2u > SECTOR_VALUES_MAX)
                 return true;
         }
@@ -153,12 +163,70 @@ bool oracle_is_full(const struct oracle *oracle)
     return false;
 }
 
-uint64_t oracle_hash(const struct oracle *oracle, unsigned cluster_sectors)
+bool oracle_is_open(const struct oracle *oracle)
 {
-    uint64_t hash = 1;
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        for (unsigned sector = 0; sector < oracle->cluster_sectors; sector++) {
+            uint32_t live = oracle->values[digit][sector].live;
+
+            if ((live & (live - 1)) != 0)
+                return true;
+        }
+    }
+    return false;
+}
+
+void oracle_keep(struct oracle *oracle, char name)
+{
+    struct kept_snapshot *kept = &oracle->snapshots[oracle->snapshots_count++];
+
+    kept->name = name;
+    kept->has_vm_state = false;
+    kept->guest_bytes = oracle->guest_bytes;
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        for (unsigned sector = 0; sector < oracle->cluster_sectors; sector++) {
+            const struct sector_values *values = &oracle->values[digit][sector];
+
+            kept->hashes[digit][sector] = values->hashes[__builtin_ctz(values->live)];
+        }
+    }
+}
+
+void oracle_apply(struct oracle *oracle, unsigned index)
+{
+    const struct kept_snapshot *kept = &oracle->snapshots[index];
+
+    oracle->guest_bytes = kept->guest_bytes;
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        for (unsigned sector = 0; sector < oracle->cluster_sectors; sector++) {
+            struct sector_values *values = &oracle->values[digit][sector];
+
+            values->hashes[0] = kept->hashes[digit][sector];
+            values->count = 1;
+            values->live = 1;
+        }
+    }
+}
+
+uint64_t oracle_hash(const struct oracle *oracle)
+{
+    uint64_t hash = oracle->guest_bytes * UINT64_C(0x9e3779b97f4a7c15) | 1;
+
+    hash ^= (uint64_t)oracle->may_lack_flags << 40;
+
+    for (unsigned i = 0; i < oracle->snapshots_count; i++) {
+        const struct kept_snapshot *kept = &oracle->snapshots[i];
+
+        hash = (hash ^ hash >> 31 ^ (uint8_t)kept->name) * UINT64_C(0x9e3779b97f4a7c15);
+        for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+            for (unsigned sector = 0; sector < oracle->cluster_sectors; sector++)
+                hash = (hash ^ hash >> 31 ^ kept->hashes[digit][sector]) *
+                       UINT64_C(0xbf58476d1ce4e5b9);
+        }
+    }
 
     for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < cluster_sectors; sector++) {
+        for (unsigned sector = 0; sector < oracle->cluster_sectors; sector++) {
             const struct sector_values *values = &oracle->values[digit][sector];
 
             hash = (hash ^ values->live ^ (uint64_t)values->version << 32) *

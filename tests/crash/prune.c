@@ -35,7 +35,7 @@ static bool is_broken(void)
 {
     struct judgement judgement;
 
-    judge_cut(&view, &world.oracle, world.cluster_bits, &judgement);
+    judge_cut(&view, &world.oracle, world_after(&world), &judgement);
     return judgement.broken != NULL;
 }
 

@@ -13,6 +13,7 @@
 
 #define CUTS_PER_RUN 20u
 #define OPS_PER_CUT  100u
+#define BULK_SHARE   16u /* one operation in so many changes the image as a whole */
 
 struct runner {
     uint64_t state; /* of the generator */
@@ -49,11 +50,12 @@ static void cut(struct runner *runner)
         cut_view.decided[unit] = (uint8_t)draw(runner, sim_outcomes_count(sim, unit));
     }
     runner->judged_count++;
-    judge_cut(&cut_view, &world.oracle, world.cluster_bits, &runner->judgement);
+    judge_cut(&cut_view, &world.oracle, world_after(&world), &runner->judgement);
     if (runner->judgement.broken != NULL)
         runner->broken = runner->judgement.broken;
     view_freeze(&cut_view, &spare.sim, 0);
-    memcpy(&spare, &world, offsetof(struct world, sim));
+    memcpy(&spare, &world, offsetof(struct world, after));
+    spare.after = world.after;
     runner->was_cut = true;
 }
 
@@ -69,20 +71,34 @@ static void before_flush(void *context)
 static bool take_over(struct runner *runner)
 {
     world_copy(&world, &spare);
-    world.sim.disk.ops = &world.sim.ops;
-    view_init(&cut_view, &world.sim);
-    world_adopt(&world, &cut_view);
+    sim_adopt(&world.sim);
     runner->cuts_count++;
     runner->was_cut = false;
     world.is_faulty = world.is_lost = false;
+    if (!world_revive(&world, true) || !world_read_back(&world))
+        return false;
     world.sim.before_flush = before_flush;
     world.sim.context = runner;
-    return world_open(&world) && world_read_back(&world);
+    return true;
+}
+
+/* A change of the whole image, where the base takes such. */
+static void draw_bulk(struct runner *runner, char *op)
+{
+    static const char kinds[] = "SSAKKGJ";
+    char kind = kinds[draw(runner, sizeof(kinds) - 1)];
+
+    if (world.base->has_data_file && strchr("SAK", kind) != NULL)
+        kind = 'G';
+    if (strchr("AK", kind) != NULL)
+        snprintf(op, OP_CHARS_MAX, "%c%u", kind, (unsigned)draw(runner, SNAPSHOTS_KEPT_MAX));
+    else
+        snprintf(op, OP_CHARS_MAX, "%c", kind);
 }
 
 static void draw_op(struct runner *runner, char *op)
 {
-    static const char kinds[] = "WWHHTTXDDZzFFFCREw";
+    static const char kinds[] = "WWHHTTXDDZzsqFFFCREw";
     static const char *const failing[] = {"f11n", "f11h", "f11a", "f12h", "f21a", "c11a",
                                           "c21a", "g1",   "g2",   "!1",   "!2"};
     char kind = kinds[draw(runner, sizeof(kinds) - 1)];
@@ -92,6 +108,8 @@ static void draw_op(struct runner *runner, char *op)
         strcpy(op, failing[draw(runner, sizeof(failing) / sizeof(failing[0]))]);
     else if (oracle_is_full(&world.oracle))
         strcpy(op, "F");
+    else if (draw(runner, BULK_SHARE) == 0)
+        draw_bulk(runner, op);
     else if (strchr("FCRE", kind) != NULL)
         snprintf(op, OP_CHARS_MAX, "%c", kind);
     else

@@ -51,6 +51,8 @@ static const char *const means_names[] = {"by a cut", "by opening what a cut lef
 static bool find_in(const struct base *base, const char *alphabet, unsigned length,
                     enum means means, struct find *find)
 {
+    if (alphabet == NULL)
+        return false;
     cutter_init(&cutter, &world);
     cutter.reopen_share = means == BY_REOPENING ? 1 : 0;
     cutter.is_crash_only = means != WITHOUT_CUT;
@@ -68,7 +70,8 @@ static bool find_seed(enum means means, unsigned from, unsigned to, struct find 
     for (unsigned length = from; length <= to; length++) {
         for (unsigned i = 0; i < bases_count; i++) {
             if (find_in(&bases[i], alphabet_plain(&bases[i]), length, means, find) ||
-                find_in(&bases[i], alphabet_faulty(&bases[i]), length, means, find))
+                find_in(&bases[i], alphabet_faulty(&bases[i]), length, means, find) ||
+                find_in(&bases[i], alphabet_bulk(&bases[i]), length, means, find))
                 return true;
         }
     }

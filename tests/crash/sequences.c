@@ -11,7 +11,7 @@ static struct world saved[SEQUENCE_OPS_MAX];
 
 const char *alphabet_plain(const struct base *base)
 {
-    if (strcmp(base->name, "snapshot") == 0)
+    if (strncmp(base->name, "snapshot", 8) == 0)
         return "W0,H0,T1,H4,D0,Z1,z0,X1,F,R,C,D4,W6,E";
     if (strcmp(base->name, "reftable") == 0)
         return "W0,W2,W4,W6,D0,D4,Z1,F,C";
@@ -21,6 +21,12 @@ const char *alphabet_plain(const struct base *base)
         return "W0,H0,H2,T2,W2,D2,z0,Z2,H1,D0,H6,F,R,C";
     if (strncmp(base->name, "packed", 6) == 0)
         return "W0,H0,T1,H1,X1,W2,D0,D2,Z1,z2,H3,T6,F,R,C";
+    if (base->is_short)
+        return "W0,W6,H6,D6,Z6,W7,H7,D7,G,J,F,R,C,E";
+    if (base->is_extended)
+        return "W0,H0,s0,T1,s1,q1,s2,q2,H3,W4,D0,D1,Z2,z0,X1,F,R,C";
+    if (base->has_data_file)
+        return "W0,H0,T1,H2,T2,X1,W4,D0,Z1,z0,D2,G,W7,F,R,C";
     if (base->lowers_count > 0)
         return "W0,H0,T1,T2,T3,X2,H5,T5,D0,D1,Z3,z0,Z4,W6,F,R,C";
     return "W0,H0,T1,H2,T2,X1,W4,H6,D0,Z1,z0,D4,F,R,C,E";
@@ -31,6 +37,15 @@ const char *alphabet_faulty(const struct base *base)
     (void)base;
     return "W0,H2,H4,W5,W6,z2,D0,D1,D2,w0,w2,f11a,f11h,f12n,f12a,f21a,f21n,f22h,c11a,c21a,g1,g2,!1,"
            "!2,F,C";
+}
+
+const char *alphabet_bulk(const struct base *base)
+{
+    if (base->is_512_only || base->has_data_file)
+        return NULL; /* thousands of counts each time; not to be had */
+    if (base->is_short)
+        return "W0,H6,W7,G,S,A0,K0,A1,F,R";
+    return "W0,H1,D0,S,A0,A1,K0,K1,F,R,C";
 }
 
 static void join(const struct op *alphabet, const unsigned *indices, unsigned count, char *ret_text)

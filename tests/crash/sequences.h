@@ -17,6 +17,9 @@
 const char *alphabet_plain(const struct base *base);
 const char *alphabet_faulty(const struct base *base);
 
+/* With changes of snapshots; NULL: none are to be tried on this base. */
+const char *alphabet_bulk(const struct base *base);
+
 /*
  * Runs all sequences of 1 to length operations of the alphabet. False where a violation was found;
  * cutter->found then tells it, and ret_ops is its sequence (room for SEQUENCE_OPS_MAX *

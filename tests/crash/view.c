@@ -69,12 +69,20 @@ uint64_t view_size(struct view *view)
     return outcome == 0 ? sim->durable_bytes : sim->disk.size_bytes;
 }
 
+/* Where the disk is a view's itself, the unit is decided there. */
+static void use_unit(const struct view *view, uint32_t unit)
+{
+    if (view->sim->before_use != NULL)
+        view->sim->before_use(view->sim->use_context, unit);
+}
+
 const uint8_t *view_unit(struct view *view, uint32_t unit)
 {
     unsigned outcomes_count = sim_outcomes_count(view->sim, unit);
     unsigned outcome = 0;
     const uint64_t *hashes;
 
+    use_unit(view, unit);
     if (view->is_newest)
         outcome = outcomes_count - 1;
     else if (outcomes_count > 1 && view->decided[unit] != VIEW_UNDECIDED)
@@ -98,6 +106,7 @@ uint64_t view_sector_hash(const struct view *view, uint64_t host_off, unsigned o
     uint32_t unit = (uint32_t)(host_off / view->sim->unit_bytes);
     const uint64_t *hashes;
 
+    use_unit(view, unit);
     if (view->is_newest)
         outcome = sim_outcomes_count(view->sim, unit) - 1;
     else if (view->decided[unit] != VIEW_UNDECIDED)
@@ -124,13 +133,21 @@ uint32_t view_be32(struct view *view, uint64_t host_off)
     return __builtin_bswap32(value);
 }
 
+uint8_t view_byte(struct view *view, uint64_t host_off)
+{
+    uint32_t unit_bytes = view->sim->unit_bytes;
+
+    return view_unit(view, (uint32_t)(host_off / unit_bytes))[host_off % unit_bytes];
+}
+
 void view_freeze(const struct view *view, struct sim_disk *target, uint64_t pick)
 {
     const struct sim_disk *sim = view->sim;
 
     sim_copy(target, sim);
-    target->disk.ops = &target->ops;
+    sim_adopt(target);
     target->before_flush = target->after_write = NULL;
+    target->before_use = NULL;
     target->fault.is_armed = false;
     target->values_count = 0;
     for (uint32_t i = 1; i <= sim->values_count; i++) {
@@ -159,4 +176,27 @@ void view_freeze(const struct view *view, struct sim_disk *target, uint64_t pick
         target->disk.size_bytes = sim->durable_bytes;
     }
     target->durable_bytes = target->disk.size_bytes;
+}
+
+static void decide_used(void *context, uint32_t unit)
+{
+    struct lazy *lazy = context;
+    uint32_t unit_bytes = lazy->sim->unit_bytes;
+
+    if (lazy->is_known[unit])
+        return;
+    lazy->is_known[unit] = true;
+    if (sim_outcomes_count(lazy->view->sim, unit) > 1)
+        sim_put(lazy->sim, (uint64_t)unit * unit_bytes, view_unit(lazy->view, unit), unit_bytes);
+}
+
+void view_thaw(struct view *view, struct sim_disk *target, struct lazy *lazy)
+{
+    view_size(view);
+    view_freeze(view, target, 0);
+    memset(lazy, 0, sizeof(*lazy));
+    lazy->view = view;
+    lazy->sim = target;
+    target->before_use = decide_used;
+    target->use_context = lazy;
 }

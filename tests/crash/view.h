@@ -31,6 +31,13 @@ struct view {
     uint8_t decided[SIM_UNITS_MAX + 1]; /* outcome, or VIEW_UNDECIDED; the last is the size's */
 };
 
+/* A disk whose bytes are a view's, each unit of it decided when it is first used. */
+struct lazy {
+    struct view *view;
+    struct sim_disk *sim;
+    bool is_known[SIM_UNITS_MAX];
+};
+
 /* The first state: what is durable, wherever it is asked. */
 void view_init(struct view *view, const struct sim_disk *sim);
 
@@ -52,9 +59,14 @@ uint64_t view_sector_hash(const struct view *view, uint64_t host_off, unsigned o
 
 uint64_t view_be64(struct view *view, uint64_t host_off);
 uint32_t view_be32(struct view *view, uint64_t host_off);
+uint8_t view_byte(struct view *view, uint64_t host_off);
 
 /* Puts the state's bytes into another disk as durable ones; undecided units take the outcome
  * that pick says of unit and count. */
 void view_freeze(const struct view *view, struct sim_disk *target, uint64_t pick);
+
+/* As view_freeze, but that undecided units are decided as target is used. Its writes are its own.
+ * lazy must stay while target is used. */
+void view_thaw(struct view *view, struct sim_disk *target, struct lazy *lazy);
 
 #endif

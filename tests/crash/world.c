@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "builder.h"
+#include "bulk.h"
 #include "guest.h"
 
 #define CLUSTER_BYTES_MAX (CLUSTER_SECTORS_MAX * SECTOR)
@@ -20,17 +22,18 @@ enum qc_seed_number qc_seed;
 #endif
 
 static struct qc_unpacker unpacker;
+static struct world *opening;
 
 static qc_status find_lower(struct qc_bases *finder, struct qc_base *base)
 {
     (void)finder;
-    base->disk = &lowers[base->depth - 1].disk;
+    base->disk = base->is_data_file ? &opening->sim.data : &lowers[base->depth - 1].disk;
     return QC_OK;
 }
 
 static struct qc_bases finder = {find_lower};
 
-static bool fail(struct world *world, const char *what, const char *op, const char *note)
+bool world_fail(struct world *world, const char *what, const char *op, const char *note)
 {
     if (world->violation == NULL) {
         world->violation = what;
@@ -39,16 +42,27 @@ static bool fail(struct world *world, const char *what, const char *op, const ch
     return false;
 }
 
-static unsigned cluster_sectors(const struct world *world)
+static uint64_t guest_off_of(const struct world *world, unsigned digit)
 {
-    return (1u << world->cluster_bits) / SECTOR;
+    return base_guest_off(world->base, digit, world->cluster_bits);
+}
+
+unsigned world_sectors(const struct world *world, unsigned digit)
+{
+    return oracle_sectors(world->oracle.guest_bytes, guest_off_of(world, digit),
+                          world->cluster_bits);
+}
+
+const struct oracle *world_after(const struct world *world)
+{
+    return world->has_after ? &world->after : NULL;
 }
 
 void world_build(struct world *world, const struct base *base, uint32_t unit_bytes)
 {
     world->base = base;
     world->violation = NULL;
-    world->is_faulty = world->is_lost = world->may_leak = false;
+    world->is_faulty = world->is_lost = world->may_leak = world->has_after = false;
     world->options.write_through = base->is_write_through;
     world->options.bases = &finder;
     world->options.unpacker = &unpacker;
@@ -60,37 +74,28 @@ bool world_open(struct world *world)
 {
     qc_status status;
 
+    opening = world;
     qc_cache_init(&world->cache, world->pool, sizeof(world->pool));
     status = qc_open(&world->image, &world->cache, &world->sim.disk, &world->options);
+    /* Not all front ends open for writing: repairing is theirs to ask for. */
+    if (status == QC_OK && (qc_info(&world->image)->incompatible & QC_INCOMPATIBLE_DIRTY))
+        qc_repair_dirty(&world->image);
     if (status == QC_OK && qc_readonly_reason(&world->image)[0] == '\0')
         return true;
     if (world->sim.fault.is_armed && world->sim.fault.hits_count > 0)
         return false;
-    return fail(world, "the image does not open for writing", "open",
-                status == QC_OK ? qc_readonly_reason(&world->image) : qc_detail(&world->image));
+    return world_fail(world, "the image does not open for writing", "open",
+                      status == QC_OK ? qc_readonly_reason(&world->image)
+                                      : qc_detail(&world->image));
 }
 
 void world_copy(struct world *target, const struct world *source)
 {
-    memcpy(target, source, offsetof(struct world, sim));
+    memcpy(target, source, offsetof(struct world, after));
+    if (source->has_after)
+        target->after = source->after;
     sim_copy(&target->sim, &source->sim);
     qc_unpacker_forget(&unpacker, &target->image);
-}
-
-void world_adopt(struct world *world, struct view *view)
-{
-    struct judgement judgement;
-
-    judge_now(view, &world->oracle, world->cluster_bits, &judgement);
-    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < cluster_sectors(world); sector++) {
-            struct sector_values *values = &world->oracle.values[digit][sector];
-
-            values->hashes[0] = guest_hash(view, &judgement, &world->oracle, digit, sector);
-            values->count = 1;
-            values->live = 1;
-        }
-    }
 }
 
 uint32_t world_lower_reads(void)
@@ -118,11 +123,13 @@ static bool is_answer_due(struct world *world, const char *op, qc_status status)
     for (unsigned i = 0; i < world->base->lowers_count && strchr("FCfcg!", op[0]) == NULL; i++)
         is_struck |= has_struck(&lowers[i]);
 
+    if (status != QC_OK)
+        world->oracle.is_raw_alike = false; /* part of it may have landed */
     if (status == QC_OK || is_struck || world->is_faulty)
         return true;
     if (status == QC_NOSPACE && world->base->is_tight)
         return true;
-    return fail(world, "an operation failed for no reason", op, qc_detail(&world->image));
+    return world_fail(world, "an operation failed for no reason", op, qc_detail(&world->image));
 }
 
 /* Written through, what is acknowledged is durable. */
@@ -159,9 +166,13 @@ static void make_bytes(struct world *world, unsigned digit, unsigned from, unsig
 qc_status world_write(struct world *world, unsigned digit, unsigned from, unsigned to)
 {
     uint8_t bytes[CLUSTER_BYTES_MAX];
-    uint64_t guest_off = base_guest_off(digit, world->cluster_bits) + from * SECTOR;
+    uint64_t guest_off = guest_off_of(world, digit) + from * SECTOR;
+    unsigned sectors = world_sectors(world, digit);
     qc_status status;
 
+    to = to < sectors ? to : sectors;
+    if (from >= to)
+        return QC_OK;
     make_bytes(world, digit, from, to, bytes);
     issue(world, digit, from, to, false, false);
     status = qc_write(&world->image, guest_off, bytes, (to - from) * SECTOR);
@@ -174,9 +185,9 @@ qc_status world_write(struct world *world, unsigned digit, unsigned from, unsign
 static qc_status write_across(struct world *world, unsigned digit)
 {
     uint8_t bytes[2 * CLUSTER_BYTES_MAX];
-    unsigned sectors = cluster_sectors(world), half = sectors / 2;
+    unsigned sectors = world->oracle.cluster_sectors, half = sectors / 2;
     unsigned next = (sectors + 1) / 2;
-    uint64_t guest_off = base_guest_off(digit, world->cluster_bits) + half * SECTOR;
+    uint64_t guest_off = guest_off_of(world, digit) + half * SECTOR;
     qc_status status;
 
     make_bytes(world, digit, half, sectors, bytes);
@@ -191,27 +202,46 @@ static qc_status write_across(struct world *world, unsigned digit)
     return status;
 }
 
-/* Version 2 cannot say "zeros" where something lies below: there a discard changes nothing. */
+/* Where "zeros" cannot be said of a cluster, a discard changes nothing. */
 static bool is_discard_idle(const struct world *world)
 {
-    return world->base->version < 3 && world->base->lowers_count > 0;
+    return (world->base->version < 3 && world->base->lowers_count > 0) || world->base->is_raw_data;
 }
 
 static qc_status erase(struct world *world, unsigned digit, char kind)
 {
-    uint64_t guest_off = base_guest_off(digit, world->cluster_bits);
-    uint64_t len = UINT64_C(1) << world->cluster_bits;
+    uint64_t guest_off = guest_off_of(world, digit);
+    unsigned sectors = world_sectors(world, digit);
+    uint64_t len = (uint64_t)sectors * SECTOR;
     qc_status status;
 
+    if (sectors == 0)
+        return QC_OK;
     if (kind == 'D' && is_discard_idle(world))
         return qc_discard(&world->image, guest_off, len);
-    issue(world, digit, 0, cluster_sectors(world), true, false);
+    issue(world, digit, 0, sectors, true, false);
     if (kind == 'D')
         status = qc_discard(&world->image, guest_off, len);
     else
         status = qc_zero(&world->image, guest_off, len, kind == 'Z');
     if (status == QC_OK)
-        issue(world, digit, 0, cluster_sectors(world), true, true);
+        issue(world, digit, 0, sectors, true, true);
+    return status;
+}
+
+/* A subcluster, or a sector where clusters have fewer than subclusters would be. */
+static qc_status erase_some(struct world *world, unsigned digit, unsigned sector)
+{
+    uint64_t guest_off = guest_off_of(world, digit) + sector * SECTOR;
+    unsigned count = (world->oracle.cluster_sectors + SUBS_COUNT - 1) / SUBS_COUNT;
+    qc_status status;
+
+    if (sector + count > world_sectors(world, digit))
+        return QC_OK;
+    issue(world, digit, sector, sector + count, true, false);
+    status = qc_zero(&world->image, guest_off, count * SECTOR, true);
+    if (status == QC_OK)
+        issue(world, digit, sector, sector + count, true, true);
     return status;
 }
 
@@ -221,7 +251,7 @@ static bool flush(struct world *world, const char *op, bool is_settling)
     qc_status status = is_settling ? qc_settle(&world->image) : qc_flush(&world->image);
 
     if (world_lower_reads() != reads_before)
-        return fail(world, "a flush reads what lies below", op, "");
+        return world_fail(world, "a flush reads what lies below", op, "");
     if (!is_answer_due(world, op, status))
         return false;
     if (status == QC_OK)
@@ -229,24 +259,10 @@ static bool flush(struct world *world, const char *op, bool is_settling)
     return true;
 }
 
-/* The engine forgets, the disk does not; what the guest holds now is what lies there. */
 static bool restart(struct world *world)
 {
-    static struct view view; /* too large for a frame */
-    struct judgement judgement;
-
     world->may_leak |= world->image.epoch.records_count > 0;
-    view_init(&view, &world->sim);
-    view.is_newest = true;
-    judge_cut(&view, &world->oracle, world->cluster_bits, &judgement);
-    if (judgement.broken != NULL)
-        return fail(world, judgement.broken, "R", "as the process left it");
-    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        for (unsigned sector = 0; sector < cluster_sectors(world); sector++)
-            oracle_see(&world->oracle.values[digit][sector],
-                       guest_hash(&view, &judgement, &world->oracle, digit, sector));
-    }
-    return world_open(world);
+    return world_revive(world, false);
 }
 
 static bool flush_failing(struct world *world, const char *op)
@@ -272,8 +288,8 @@ static bool flush_failing(struct world *world, const char *op)
         world->is_faulty = true; /* read-only from here on */
         world->is_lost |= fault.is_dropping;
         if (qc_readonly_reason(&world->image)[0] == '\0')
-            return fail(world, "a failed flush does not make the image read-only (invariant 5)", op,
-                        "");
+            return world_fail(
+                world, "a failed flush does not make the image read-only (invariant 5)", op, "");
     }
     return world->violation == NULL;
 }
@@ -284,10 +300,11 @@ static bool write_failing(struct world *world, const char *op)
     qc_status status;
 
     sim_arm(&world->sim, &fault);
-    status = world_write(world, (unsigned)(op[1] - '0'), 0, cluster_sectors(world));
+    status = world_write(world, (unsigned)(op[1] - '0'), 0, world->oracle.cluster_sectors);
     world->sim.fault.is_armed = false;
+    world->oracle.is_raw_alike &= status == QC_OK;
     if (status == QC_OK && world->sim.fault.hits_count > 0)
-        return fail(world, "a failed write is acknowledged", op, "");
+        return world_fail(world, "a failed write is acknowledged", op, "");
     return status == QC_OK || world->sim.fault.hits_count > 0 || is_answer_due(world, op, status);
 }
 
@@ -301,7 +318,7 @@ static bool forget_cache(struct world *world)
 static bool do_op(struct world *world, const char *op)
 {
     unsigned digit = (unsigned)(op[1] - '0');
-    unsigned sectors = cluster_sectors(world), half = (sectors + 1) / 2;
+    unsigned sectors = world->oracle.cluster_sectors, half = (sectors + 1) / 2;
 
     switch (op[0]) {
     case 'W':
@@ -316,6 +333,16 @@ static bool do_op(struct world *world, const char *op)
     case 'Z':
     case 'z':
         return take_answer(world, op, erase(world, digit, op[0]));
+    case 's':
+        return take_answer(world, op, world_write(world, digit, half, half + 1));
+    case 'q':
+        return take_answer(world, op, erase_some(world, digit, half));
+    case 'G':
+    case 'J':
+    case 'S':
+    case 'A':
+    case 'K':
+        return bulk_do(world, op);
     case 'F':
     case 'C':
         return flush(world, op, op[0] == 'C');
@@ -330,27 +357,51 @@ static bool do_op(struct world *world, const char *op)
     }
 }
 
-bool world_read_back(struct world *world)
+bool world_see(struct world *world)
 {
     uint8_t bytes[CLUSTER_BYTES_MAX];
 
     for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
-        uint64_t guest_off = base_guest_off(digit, world->cluster_bits);
+        unsigned sectors = world_sectors(world, digit);
 
-        if (qc_read(&world->image, guest_off, bytes, (size_t)1 << world->cluster_bits) != QC_OK)
-            return fail(world, "the guest cannot be read", "reading", qc_detail(&world->image));
-        for (unsigned sector = 0; sector < cluster_sectors(world); sector++) {
-            const struct sector_values *values = &world->oracle.values[digit][sector];
-            uint64_t hash = sim_hash_sector(bytes + sector * SECTOR);
+        if (sectors > 0 && qc_read(&world->image, guest_off_of(world, digit), bytes,
+                                   (size_t)sectors * SECTOR) != QC_OK)
+            return false;
+        for (unsigned sector = 0; sector < sectors; sector++)
+            oracle_see(&world->oracle.values[digit][sector],
+                       sim_hash_sector(bytes + sector * SECTOR));
+    }
+    return true;
+}
 
-            if (!oracle_allows_now(values, hash)) {
-                char place[] = {'0', ' ', (char)('a' + sector), '\0'};
+static bool read_digit(struct world *world, unsigned digit, unsigned sectors)
+{
+    uint8_t bytes[CLUSTER_BYTES_MAX];
 
-                place[0] = (char)('0' + digit);
-                return fail(world, "a read does not give what was written", "guest cluster, sector",
-                            place);
-            }
-        }
+    if (qc_read(&world->image, guest_off_of(world, digit), bytes, (size_t)sectors * SECTOR) !=
+        QC_OK)
+        return world_fail(world, "the guest cannot be read", "reading", qc_detail(&world->image));
+    for (unsigned sector = 0; sector < sectors; sector++) {
+        const struct sector_values *values = &world->oracle.values[digit][sector];
+        uint64_t hash = sim_hash_sector(bytes + sector * SECTOR);
+        char place[32];
+
+        if (oracle_allows_now(values, hash))
+            continue;
+        snprintf(place, sizeof(place), "%u %u", digit, sector);
+        return world_fail(world, "a read does not give what was written", "guest cluster, sector",
+                          place);
+    }
+    return true;
+}
+
+bool world_read_back(struct world *world)
+{
+    for (unsigned digit = 0; digit < GUEST_CLUSTERS; digit++) {
+        unsigned sectors = world_sectors(world, digit);
+
+        if (sectors > 0 && !read_digit(world, digit, sectors))
+            return false;
     }
     return true;
 }
@@ -361,21 +412,23 @@ bool world_do(struct world *world, const char *op)
         return false;
     for (unsigned i = 0; i < world->base->lowers_count; i++) {
         if (lowers[i].broken_count > 0)
-            return fail(world, "a request that no engine may make of a layer below", op, "");
+            return world_fail(world, "a request that no engine may make of a layer below", op, "");
     }
     if (world->sim.broken_count > 0)
-        return fail(world, "a request that no engine may make of a disk", op, "");
+        return world_fail(world, "a request that no engine may make of a disk", op, "");
     return world->is_blind || world->is_lost || world_read_back(world);
 }
 
 static bool is_known(const char *op, size_t len)
 {
     if (len == 1)
-        return strchr("FCRE", op[0]) != NULL;
+        return strchr("FCREGJS", op[0]) != NULL;
+    if (len == 2 && (op[0] == 'A' || op[0] == 'K'))
+        return op[1] >= '0' && op[1] < '0' + (int)SNAPSHOTS_KEPT_MAX;
     if (len == 2 && (op[0] == 'g' || op[0] == '!'))
         return op[1] >= '1' && op[1] <= '3';
     if (len == 2)
-        return strchr("WHTXDZzw", op[0]) != NULL && op[1] >= '0' && op[1] <= '6' &&
+        return strchr("WHTXDZzwsq", op[0]) != NULL && op[1] >= '0' && op[1] <= '7' &&
                (op[0] != 'X' || op[1] <= '2' || op[1] == '4');
     return len == 4 && (op[0] == 'f' || op[0] == 'c') && op[1] >= '1' && op[1] <= '3' &&
            op[2] >= '1' && op[2] <= '9' && strchr("nha", op[3]) != NULL;

@@ -64,27 +64,75 @@ static void hash_durable(struct sim_disk *sim, uint64_t sector, uint64_t hash)
     sim->sector_hash[sector] = hash;
 }
 
-/* Everything becomes durable: what a good flush does. */
-static void settle(struct sim_disk *sim)
-{
-    for (uint32_t i = 1; i <= sim->values_count; i++) {
-        uint32_t unit = sim->values[i].unit;
-        uint32_t sectors = sectors_per_unit(sim);
+/* Which of the two disks; BOTH only where the device itself decides. */
+enum side { SIDE_DISK, SIDE_DATA, SIDE_BOTH };
 
-        if (sim->newest[unit] != i)
+static bool is_on(const struct sim_disk *sim, uint32_t unit, enum side side)
+{
+    bool is_data = sim->data.size_bytes > 0 && (uint64_t)unit * sim->unit_bytes >= sim->data_off;
+
+    return side == SIDE_BOTH || is_data == (side == SIDE_DATA);
+}
+
+static void make_durable(struct sim_disk *sim, uint32_t value)
+{
+    uint32_t unit = sim->values[value].unit;
+    uint32_t sectors = sectors_per_unit(sim);
+
+    memcpy(sim->durable + (size_t)unit * sim->unit_bytes,
+           sim->value_bytes + (size_t)(value - 1) * sim->unit_bytes, sim->unit_bytes);
+    for (uint32_t k = 0; k < sectors; k++)
+        hash_durable(sim, (uint64_t)unit * sectors + k, sim->value_hash[value * sectors + k]);
+}
+
+/* Moves a value down to a lower place. */
+static void move_value(struct sim_disk *sim, uint32_t from, uint32_t to)
+{
+    uint32_t sectors = sectors_per_unit(sim);
+
+    if (from == to)
+        return;
+    sim->values[to] = sim->values[from];
+    memcpy(sim->value_bytes + (size_t)(to - 1) * sim->unit_bytes,
+           sim->value_bytes + (size_t)(from - 1) * sim->unit_bytes, sim->unit_bytes);
+    memcpy(sim->value_hash + (size_t)to * sectors, sim->value_hash + (size_t)from * sectors,
+           sectors * sizeof(sim->value_hash[0]));
+}
+
+/* What is volatile on one side becomes durable, or is lost; the other side's stays volatile. */
+static void settle(struct sim_disk *sim, enum side side, bool is_lost)
+{
+    static uint16_t moved[SIM_UNITS_MAX]; /* where a unit's latest value went */
+    uint32_t kept = 0, count = sim->values_count;
+
+    for (uint32_t i = 1; i <= count; i++) {
+        uint32_t unit = sim->values[i].unit;
+
+        if (is_on(sim, unit, side)) {
+            if (sim->newest[unit] != i)
+                continue;
+            if (!is_lost)
+                make_durable(sim, i);
+            sim->newest[unit] = 0;
             continue;
-        memcpy(sim->durable + (size_t)unit * sim->unit_bytes,
-               sim->value_bytes + (size_t)(i - 1) * sim->unit_bytes, sim->unit_bytes);
-        for (uint32_t k = 0; k < sectors; k++)
-            hash_durable(sim, (uint64_t)unit * sectors + k, sim->value_hash[i * sectors + k]);
-        sim->newest[unit] = 0;
+        }
+        move_value(sim, i, ++kept);
+        /* A unit's values keep their order: the one before this was moved already. */
+        if (sim->values[kept].number > 1)
+            sim->values[kept].before = moved[unit];
+        moved[unit] = (uint16_t)kept;
+        if (sim->newest[unit] == i)
+            sim->newest[unit] = (uint16_t)kept;
     }
-    sim->values_count = 0;
-    sim->durable_bytes = sim->disk.size_bytes;
+    sim->values_count = kept;
+    if (side != SIDE_DATA && !is_lost)
+        sim->durable_bytes = sim->disk.size_bytes;
 }
 
 static const uint8_t *newest_bytes(const struct sim_disk *sim, uint32_t unit)
 {
+    if (sim->before_use != NULL)
+        sim->before_use(sim->use_context, unit);
     if (sim->newest[unit] == 0)
         return sim->durable + (size_t)unit * sim->unit_bytes;
     return sim->value_bytes + (size_t)(sim->newest[unit] - 1) * sim->unit_bytes;
@@ -100,7 +148,7 @@ static void add_value(struct sim_disk *sim, uint32_t unit, const uint8_t *bytes)
     if (memcmp(newest_bytes(sim, unit), bytes, sim->unit_bytes) == 0)
         return;
     if ((sim->values_count + 1) * sim->unit_bytes > SIM_VALUES_BYTES_MAX) {
-        settle(sim); /* a device may write its cache back whenever it likes */
+        settle(sim, SIDE_BOTH, false); /* a device may write its cache back when it likes */
         sim->written_back++;
         before = 0;
     }
@@ -162,13 +210,10 @@ static bool is_writable(struct sim_disk *sim)
     return !sim->disk.readonly;
 }
 
-static qc_status sim_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
+static qc_status read_bytes(struct sim_disk *sim, uint64_t host_off, void *buf, size_t len)
 {
-    struct sim_disk *sim = sim_of(disk);
     uint8_t *bytes = buf;
 
-    if (!is_allowed(sim, host_off, len))
-        return QC_IO;
     if (strikes(sim, SIM_READ)) {
         memset(buf, 0xee, len); /* a failed read may leave anything behind */
         return QC_IO;
@@ -185,14 +230,18 @@ static qc_status sim_read(struct qc_disk *disk, uint64_t host_off, void *buf, si
     return QC_OK;
 }
 
-static qc_status sim_write(struct qc_disk *disk, uint64_t host_off, const void *buf, size_t len)
+static qc_status sim_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
 {
     struct sim_disk *sim = sim_of(disk);
+
+    return is_allowed(sim, host_off, len) ? read_bytes(sim, host_off, buf, len) : QC_IO;
+}
+
+static qc_status land_bytes(struct sim_disk *sim, uint64_t host_off, const void *buf, size_t len)
+{
     uint64_t landed = len;
     bool is_failing;
 
-    if (!is_writable(sim) || !is_allowed(sim, host_off, len))
-        return QC_IO;
     is_failing = strikes(sim, SIM_WRITE);
     if (is_failing && sim->fault.landing == SIM_LANDS_NOTHING)
         landed = 0;
@@ -204,25 +253,34 @@ static qc_status sim_write(struct qc_disk *disk, uint64_t host_off, const void *
     return is_failing ? QC_IO : QC_OK;
 }
 
-static qc_status sim_flush(struct qc_disk *disk)
+static qc_status sim_write(struct qc_disk *disk, uint64_t host_off, const void *buf, size_t len)
 {
     struct sim_disk *sim = sim_of(disk);
 
+    return is_writable(sim) && is_allowed(sim, host_off, len) ? land_bytes(sim, host_off, buf, len)
+                                                              : QC_IO;
+}
+
+static qc_status flush_side(struct sim_disk *sim, enum side side)
+{
     if (!is_writable(sim))
         return QC_IO;
     if (sim->before_flush != NULL)
         sim->before_flush(sim->context);
     if (strikes(sim, SIM_FLUSH)) {
-        if (sim->fault.is_dropping) {
-            memset(sim->newest, 0, sizeof(sim->newest));
-            sim->values_count = 0;
-        }
+        if (sim->fault.is_dropping)
+            settle(sim, side, true);
         return QC_IO;
     }
     sim->fault.flushes_seen++;
     if (!sim->is_flush_idle)
-        settle(sim);
+        settle(sim, side, false);
     return QC_OK;
+}
+
+static qc_status sim_flush(struct qc_disk *disk)
+{
+    return flush_side(sim_of(disk), SIDE_DISK);
 }
 
 static qc_status sim_grow(struct qc_disk *disk, uint64_t size_bytes)
@@ -267,9 +325,84 @@ void sim_init(struct sim_disk *sim, uint32_t unit_bytes, uint64_t bytes, uint64_
     sim->disk.size_bytes = sim->durable_bytes = bytes;
     sim->disk.block_bytes = unit_bytes;
     sim->unit_bytes = unit_bytes;
-    sim->bytes_max = bytes_max;
+    sim->bytes_max = sim->total_bytes = bytes_max;
     for (uint32_t i = 0; i < SIM_UNITS_MAX; i++)
         sim->sector_hash[i] = hash;
+}
+
+/* ---- the second disk ------------------------------------------------------------------------- */
+
+static struct sim_disk *sim_of_data(struct qc_disk *data)
+{
+    return (struct sim_disk *)(void *)((uint8_t *)data - offsetof(struct sim_disk, data));
+}
+
+static bool is_in_window(struct sim_disk *sim, uint64_t host_off, size_t len)
+{
+    uint64_t in_stretch = host_off % sim->data_stretch;
+
+    if (len > 0 && host_off <= sim->data.size_bytes && len <= sim->data.size_bytes - host_off &&
+        in_stretch < sim->data_window && len <= sim->data_window - in_stretch)
+        return true;
+    sim->broken_count++;
+    return false;
+}
+
+uint64_t sim_data_off(const struct sim_disk *sim, uint64_t host_off)
+{
+    return sim->data_off + host_off / sim->data_stretch * sim->data_window +
+           host_off % sim->data_stretch;
+}
+
+static qc_status data_read(struct qc_disk *data, uint64_t host_off, void *buf, size_t len)
+{
+    struct sim_disk *sim = sim_of_data(data);
+
+    return is_in_window(sim, host_off, len) ? read_bytes(sim, sim_data_off(sim, host_off), buf, len)
+                                            : QC_IO;
+}
+
+static qc_status data_write(struct qc_disk *data, uint64_t host_off, const void *buf, size_t len)
+{
+    struct sim_disk *sim = sim_of_data(data);
+
+    return is_in_window(sim, host_off, len) ? land_bytes(sim, sim_data_off(sim, host_off), buf, len)
+                                            : QC_IO;
+}
+
+static qc_status data_flush(struct qc_disk *data)
+{
+    return flush_side(sim_of_data(data), SIDE_DATA);
+}
+
+static qc_status data_grow(struct qc_disk *data, uint64_t size_bytes)
+{
+    if (size_bytes > sim_of_data(data)->data_bytes_max)
+        return QC_NOSPACE;
+    if (size_bytes > data->size_bytes)
+        data->size_bytes = size_bytes;
+    return QC_OK;
+}
+
+void sim_add_data(struct sim_disk *sim, uint64_t bytes, uint64_t bytes_max, uint64_t stretch,
+                  uint64_t window)
+{
+    sim->data_off = sim->bytes_max;
+    sim->data_stretch = stretch;
+    sim->data_window = window;
+    sim->data_bytes_max = bytes_max;
+    sim->total_bytes += (bytes_max + stretch - 1) / stretch * window;
+    sim->data_ops = (struct qc_disk_ops){
+        .read = data_read, .write = data_write, .flush = data_flush, .grow = data_grow};
+    sim->data.ops = &sim->data_ops;
+    sim->data.size_bytes = bytes;
+    sim->data.block_bytes = sim->unit_bytes;
+}
+
+void sim_adopt(struct sim_disk *sim)
+{
+    sim->disk.ops = &sim->ops;
+    sim->data.ops = &sim->data_ops;
 }
 
 void sim_put(struct sim_disk *sim, uint64_t host_off, const void *buf, size_t len)
@@ -281,7 +414,7 @@ void sim_put(struct sim_disk *sim, uint64_t host_off, const void *buf, size_t le
 
 void sim_copy(struct sim_disk *target, const struct sim_disk *source)
 {
-    uint32_t units = (uint32_t)(source->bytes_max / SECTOR);
+    uint32_t units = (uint32_t)(source->total_bytes / SECTOR);
     uint32_t sectors = sectors_per_unit(source);
 
     memcpy(target, source, offsetof(struct sim_disk, newest));
@@ -292,7 +425,7 @@ void sim_copy(struct sim_disk *target, const struct sim_disk *source)
            (source->values_count + 1) * sectors * sizeof(source->value_hash[0]));
     memcpy(target->value_bytes, source->value_bytes,
            (size_t)source->values_count * source->unit_bytes);
-    memcpy(target->durable, source->durable, source->bytes_max);
+    memcpy(target->durable, source->durable, source->total_bytes);
 }
 
 void sim_arm(struct sim_disk *sim, const struct sim_fault *fault)
@@ -328,6 +461,7 @@ uint64_t sim_hash(const struct sim_disk *sim)
     uint32_t sectors = sectors_per_unit(sim);
     uint64_t hash = mix(mix(sim->durable_hash, sim->disk.size_bytes), sim->durable_bytes);
 
+    hash = mix(hash, sim->data.size_bytes);
     for (uint32_t i = 1; i <= sim->values_count; i++) {
         uint64_t value = mix(sim->values[i].unit, sim->values[i].number);
 

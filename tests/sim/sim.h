@@ -10,6 +10,10 @@
  * put back at the same address is the disk as it was. Requests that break the engine's promises to
  * a disk (disk.h) are counted in broken_count; with disk.readonly set, all that is not a read.
  *
+ * It may be two disks, the second an external data file: they forget together in one power cut, and
+ * each is made durable by its own flush alone. Of every stretch of the second only the beginning is
+ * there, so that a few clusters far from each other need little room.
+ *
  * Left to others: which of the outcomes to look at (crash/view.c).
  */
 #ifndef SIM_SIM_H
@@ -41,11 +45,20 @@ struct sim_fault {
 
 struct sim_disk {
     struct qc_disk disk; /* first, so that a disk's pointer is its sim_disk's */
-    struct qc_disk_ops ops;
+    struct qc_disk data; /* the second disk; size_bytes 0: there is none */
+    struct qc_disk_ops ops, data_ops;
+    uint64_t data_off;     /* where its bytes are among all */
+    uint64_t data_stretch; /* of so many bytes of it */
+    uint64_t data_window;  /* so many are there */
+    uint64_t data_bytes_max;
+    uint64_t total_bytes; /* of both */
     /* Called before a flush takes effect, and after each write; NULL: not. */
     void (*before_flush)(void *context);
     void (*after_write)(void *context);
     void *context;
+    /* Called before a unit's bytes are used, which sim_put may still change; NULL: not. */
+    void (*before_use)(void *context, uint32_t unit);
+    void *use_context;
     bool is_flush_idle;     /* flushes answer well and do nothing */
     uint64_t bytes_max;     /* how far grow goes */
     uint64_t durable_bytes; /* the size that a cut may bring back */
@@ -73,6 +86,19 @@ struct sim_disk {
  * With bytes_max above bytes it grows. */
 void sim_init(struct sim_disk *sim, uint32_t unit_bytes, uint64_t bytes, uint64_t bytes_max,
               bool has_trim);
+
+/*
+ * Adds a second disk of bytes, growing to bytes_max, of which every stretch begins with a window of
+ * bytes that are there; a request must lie in one. All windows must find room.
+ */
+void sim_add_data(struct sim_disk *sim, uint64_t bytes, uint64_t bytes_max, uint64_t stretch,
+                  uint64_t window);
+
+/* Where a byte of the second disk is among all bytes. */
+uint64_t sim_data_off(const struct sim_disk *sim, uint64_t host_off);
+
+/* A copy's own calls, after it came from another address. */
+void sim_adopt(struct sim_disk *sim);
 
 /* Puts durable bytes there, behind the engine's back. */
 void sim_put(struct sim_disk *sim, uint64_t host_off, const void *buf, size_t len);
