@@ -38,7 +38,7 @@ DECODER_CFLAGS  := -w -ffreestanding -ffunction-sections -include core/shims.h $
 # -fno-ms-extensions: without it gnu-efi defines __attribute__ away for this target.
 EFI_TARGET := -target x86_64-unknown-windows -std=c11 -ffreestanding -fno-ms-extensions \
               -fshort-wchar -fno-stack-protector -fno-strict-aliasing \
-              -mno-red-zone -mgeneral-regs-only -O2 -fstack-usage
+              -mno-red-zone -mgeneral-regs-only -O2 -ffunction-sections -fstack-usage
 EFI_CFLAGS := $(EFI_TARGET) -DGNU_EFI_USE_MS_ABI -Wframe-larger-than=1024 \
               -DQC_CACHE_KIB=$(CACHE_KIB) $(WARN) $(SEED) \
               -isystem /usr/include/efi -isystem /usr/include/efi/x86_64 $(DECODER_HEADERS)
@@ -71,6 +71,7 @@ COMMAND := $(OUT)/qcow2.efi
 AGENT   := $(OUT)/agent.efi
 PLUGIN  := $(HOST)/nbdkit-qcow2efi-plugin.so
 RECORDER := $(HOST)/recorder.so
+TOOLS   := $(HOST)/qc-check $(HOST)/qc-snapshot
 UNIT    := $(UNIT_TESTS:tests/unit/%.c=$(HOST)/unit/%)
 CRASH   := $(HOST)/crash/crash
 
@@ -84,7 +85,7 @@ unit-decoders := $(DECODERS:%=$(HOST)/unit/third-party/%.o)
 
 # ---- what people call ------------------------------------------------------------------------
 
-.PHONY: help all run boot test test-all test-seeded crash holes size clean setup
+.PHONY: help all run boot test test-all test-seeded crash matrix holes size clean setup
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
@@ -93,7 +94,7 @@ all: setup ## builds the driver, the command and the host front end
 
 .PHONY: binaries test-binaries
 binaries: $(DRIVER) $(COMMAND) $(PLUGIN) ; @:
-test-binaries: binaries $(AGENT) $(UNIT) $(CRASH) $(RECORDER)
+test-binaries: binaries $(AGENT) $(UNIT) $(CRASH) $(RECORDER) $(TOOLS)
 
 run: all ## boots a Linux from a qcow2 through the driver [IMAGE=zlib|zstd|overlay] [LAYOUT=disk] [BREAK=nodriver|byte]
 	@$(PYTHON) tests/rig/demo.py --build $(BUILD) --layout $(or $(LAYOUT),partition) $(if $(IMAGE),--image $(IMAGE)) $(if $(BREAK),--break $(BREAK))
@@ -112,6 +113,10 @@ test-all: setup ## the long tests: all of make test, with the crash suite's floo
 test-seeded: setup ## builds with the bug SEEDED=name and runs the tests on it: they must fail
 	@test -n "$(SEEDED)" || { echo "usage: make test-seeded SEEDED=name; names: core/seeded.h"; exit 2; }
 	@$(MAKE) --no-print-directory test SEEDED=$(SEEDED) BUILD=$(BUILD)/seeded/$(SEEDED)
+
+matrix: setup ## a cover of all kinds of images, made by QEMU, changed here, checked by QEMU [FULL=1: every legal kind]
+	@$(MAKE) --no-print-directory $(PLUGIN)
+	@$(PYTHON) tests/host/cross.py --build $(BUILD) $(if $(FULL),--full)
 
 holes: setup ## replays power cuts in the shapes of QEMU's holes, on this engine and on QEMU
 	@$(MAKE) --no-print-directory $(PLUGIN) $(RECORDER)
@@ -146,6 +151,9 @@ $(OUT)/obj/%.obj: %.c Makefile
 
 $(PLUGIN): $(call host-objects,$(PLUGIN_SRC)) $(host-decoders)
 	$(CC) -shared -o $@ $^
+# Host commands that drive what no NBD client can ask for.
+$(HOST)/qc-%: $(HOST)/obj/tests/host/qc_%.o $(call host-objects,$(CORE_SRC) drivers/posix_file.c) $(host-decoders)
+	$(CC) -o $@ $^
 $(RECORDER): tests/host/recorder.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(HOST_CFLAGS) -shared -o $@ $<

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -146,7 +147,7 @@ int posix_file_init(struct posix_file *file, int fd)
 }
 
 /* One step down. Opening must not wait for the other end of what turns out to be a pipe. */
-static int open_part(int folder, const char *name, size_t length)
+static int open_part(int folder, const char *name, size_t length, int flags)
 {
     char part[NAME_MAX + 1];
 
@@ -156,21 +157,23 @@ static int open_part(int folder, const char *name, size_t length)
     }
     memcpy(part, name, length);
     part[length] = '\0';
-    return openat(folder, part, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    return openat(folder, part, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 }
 
-int posix_file_open_below(struct posix_file *file, int folder, const char *name, int *ret_folder)
+int posix_file_open_below(struct posix_file *file, int folder, const char *name, int flags,
+                          int *ret_folder)
 {
     int above = -1, fd = fcntl(folder, F_DUPFD_CLOEXEC, 0), error;
 
     /* Behind the last part, fd is the file and above the folder that it lies in. */
     for (name += strspn(name, "/"); fd >= 0 && *name != '\0'; name += strspn(name, "/")) {
         size_t length = strcspn(name, "/");
+        bool is_last = name[length + strspn(name + length, "/")] == '\0';
 
         if (above >= 0)
             close(above);
         above = fd;
-        fd = open_part(above, name, length);
+        fd = open_part(above, name, length, is_last ? flags : O_RDONLY);
         name += length;
     }
     error = fd < 0 ? errno : posix_file_init(file, fd);

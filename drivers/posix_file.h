@@ -27,10 +27,12 @@ int posix_file_init(struct posix_file *file, int fd);
 
 /*
  * Makes file a disk over the file that name, a path out of an image without "..", has below a
- * folder; it is only read. No part of name may be a symbolic link, so that it cannot lead out.
+ * folder, opened with these flags of open(). No part of name may be a symbolic link, so that it
+ * cannot lead out.
  * ret_folder is a descriptor of the folder in which the file lies; both are the caller's to close.
  * Returns 0, or an errno value: ELOOP for a symbolic link, those of posix_file_init and openat.
  */
-int posix_file_open_below(struct posix_file *file, int folder, const char *name, int *ret_folder);
+int posix_file_open_below(struct posix_file *file, int folder, const char *name, int flags,
+                          int *ret_folder);
 
 #endif

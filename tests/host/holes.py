@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Four shapes in which QEMU's order of writes leaves a hole, on this engine and on QEMU itself.
+"""Shapes in which QEMU's order of writes leaves a hole, on this engine and on QEMU itself.
 
-Both serve the same image to the same client; what they ask of its file is recorded and replayed:
-everything up to a flush, of what came after it every subset (of many calls a sample), as a power
-cut may leave it. A discarded block reads as anything. Every state must pass qemu-img check with
-leaks at most, after the repair where the image is marked dirty, and every sector must hold what it
-held at the last flush that was answered, or something written to that very sector since.
+Both serve the same image to the same client; what they ask of its files is recorded and replayed:
+of each file everything up to its flush, of what came after it every subset (of many calls a
+sample), as a power cut may leave it. A discarded block reads as anything. Every state must pass
+qemu-img check with leaks at most, after the repair where the image is marked dirty, and every
+sector must hold what it held at the last flush that was answered, or something written to that
+very sector since.
 
 Prints a table. Ends with 1 where this engine fails a state, or where what a clean end left is not
 what was written; a hole that the installed QEMU does not show is said and is no failure.
 """
 
 import argparse
+import contextlib
 import itertools
 import random
 import subprocess
@@ -22,7 +24,8 @@ from pathlib import Path
 
 import nbd
 
-from serve import (FLUSH, GROW, READ, TRIM, WRITE, ZERO, client, export, export_by_qemu, recorded)
+from serve import (DATA_FILE, FLUSH, GROW, READ, TRIM, WRITE, ZERO, client, export,
+                   export_by_qemu, recorded)
 
 SECTOR, KIB, MIB = 512, 1024, 1024 * 1024
 GUEST_BYTES = 2 * MIB
@@ -62,6 +65,9 @@ SHAPES = [
     Shape("H2", "host discard before the unmapping is durable", "",
           (f"write -P 17 0 {CLUSTER}", f"write -P 18 {CLUSTER} {CLUSTER}"),
           (("discard", 0, CLUSTER, 0), FLUSHED, ("discard", CLUSTER, CLUSTER, 0), FLUSHED)),
+    Shape("H3", "an external data file's bytes", f",data_file={DATA_FILE}", (),
+          (("write", 0, 4 * KIB, 49), FLUSHED, ("write", CLUSTER + 8 * KIB, 4 * KIB, 50),
+           ("write", MIB, 4 * KIB, 51), FLUSHED)),
     Shape("H4", "part of a new cluster, lazy counts", ",lazy_refcounts=on",
           (f"write -P {STALE} 0 {8 * CLUSTER}", f"discard 0 {8 * CLUSTER}"),
           (("write", 0, 4 * KIB, 49), FLUSHED, ("write", CLUSTER + 8 * KIB, 4 * KIB, 50),
@@ -74,10 +80,10 @@ SHAPES = [
 
 @dataclass
 class Run:
-    base: bytes  # the image's file before
-    calls: list  # what was asked of it, reads and growth left out
+    base: list  # the image's files before
+    calls: list  # what was asked of them, reads and growth left out
     marks: list  # for each step, how many calls there were when it was answered
-    end: bytes  # the file after a clean end
+    end: list  # the files after a clean end
 
 
 def steps_of(calls):
@@ -96,23 +102,42 @@ def ask(link, step):
         link.flush()
 
 
-def run_shape(shape, serve, folder):
-    image, log = folder / "image.qcow2", folder / "log"
+def files_of(folder, name):
+    paths = (folder / name, folder / DATA_FILE)
+    return [path.read_bytes() for path in paths if path.exists()]
+
+
+def put_files(folder, name, contents):
+    for path, content in zip((folder / name, folder / DATA_FILE), contents):
+        path.write_bytes(content)
+
+
+def make(shape, image):
     client("qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=1.1" + shape.options, image,
            GUEST_BYTES)
+    if DATA_FILE in shape.options:  # what nothing names there yet is somebody's old bytes
+        (image.parent / DATA_FILE).write_bytes(bytes([STALE]) * GUEST_BYTES)
+    if not shape.setup:
+        return
     # Discards free clusters, and leave in the file what they held.
     client("qemu-io", *itertools.chain(*(("-c", command) for command in shape.setup)),
            "--image-opts", "driver=qcow2,discard=unmap,pass-discard-request=off,"
            f"file.driver=file,file.filename={image}")
-    base, marks = image.read_bytes(), []
-    with serve(image, log) as path:
-        link = nbd.NBD()
-        link.connect_uri(f"nbd+unix:///?socket={path}")
-        for step in shape.steps:
-            ask(link, step)
-            marks.append(len(steps_of(recorded(log, content=True))))
-        link.shutdown()
-    return Run(base, steps_of(recorded(log, content=True)), marks, image.read_bytes())
+
+
+def run_shape(shape, serve, folder):
+    image, log, marks = folder / "image.qcow2", folder / "log", []
+    with contextlib.chdir(folder):  # where QEMU looks a data file up
+        make(shape, image)
+        base = files_of(folder, image.name)
+        with serve(image, log) as path:
+            link = nbd.NBD()
+            link.connect_uri(f"nbd+unix:///?socket={path}")
+            for step in shape.steps:
+                ask(link, step)
+                marks.append(len(steps_of(recorded(log, content=True))))
+            link.shutdown()
+    return Run(base, steps_of(recorded(log, content=True)), marks, files_of(folder, image.name))
 
 
 # ---- what a power cut may leave --------------------------------------------------------------
@@ -143,20 +168,24 @@ def apply(content, call):
 
 
 def cuts(run):
-    """(file, calls begun, last flush that was answered) for every state."""
-    dice, content, first = random.Random(SEED), bytearray(run.base), 0
+    """(files, calls begun) for every state: a flush makes durable what its own file was asked."""
+    dice, contents = random.Random(SEED), [bytearray(content) for content in run.base]
+    pending, begun = [], 0
     for end in range(len(run.calls) + 1):
-        if end < len(run.calls) and run.calls[end].kind != FLUSH:
+        call = run.calls[end] if end < len(run.calls) else None
+        if call and call.kind != FLUSH:
+            pending.append((end, call))
             continue
-        epoch = run.calls[first:end]
-        for subset in sorted(subsets(len(epoch), dice)):
-            state = bytearray(content)
+        for subset in sorted(subsets(len(pending), dice)):
+            states = [bytearray(content) for content in contents]
             for number in subset:
-                apply(state, epoch[number])
-            yield state, first + (subset[-1] + 1 if subset else 0)
-        for call in epoch:
-            apply(content, call)
-        first = end + 1
+                apply(states[pending[number][1].file], pending[number][1])
+            yield states, max(begun, pending[subset[-1]][0] + 1 if subset else 0)
+        for _, done in pending:
+            if call and done.file == call.file:
+                apply(contents[done.file], done)
+        pending = [entry for entry in pending if call and entry[1].file != call.file]
+        begun = end + 1
 
 
 # ---- what it must hold -----------------------------------------------------------------------
@@ -217,18 +246,19 @@ def verdict(image, allowed, folder):
 def judge(shape, run, folder):
     """(states tried, {what is wrong: how often})"""
     image, tried, wrong = folder / "state.qcow2", 0, {}
-    image.write_bytes(run.base)
-    values = base_values(image, folder)
-    for state, begun in cuts(run):
-        image.write_bytes(state)
-        said = verdict(image, allowed_values(shape, run, values, begun), folder)
-        tried += 1
-        if said:
-            wrong[said] = wrong.get(said, 0) + 1
-    image.write_bytes(run.end)
-    end = verdict(image, allowed_values(shape, run, values, len(run.calls)), folder)
-    if end or check_status(image) != 0:
-        wrong["after a clean end: " + (end or "leaks")] = 1
+    with contextlib.chdir(folder):
+        put_files(folder, image.name, run.base)
+        values = base_values(image, folder)
+        for states, begun in cuts(run):
+            put_files(folder, image.name, states)
+            said = verdict(image, allowed_values(shape, run, values, begun), folder)
+            tried += 1
+            if said:
+                wrong[said] = wrong.get(said, 0) + 1
+        put_files(folder, image.name, run.end)
+        end = verdict(image, allowed_values(shape, run, values, len(run.calls)), folder)
+        if end or check_status(image) != 0:
+            wrong["after a clean end: " + (end or "leaks")] = 1
     return tried, wrong
 
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * Preloaded into nbdkit or qemu-nbd, it writes down what the server asks of one file, in order.
+ * Preloaded into nbdkit or qemu-nbd, it writes down what the server asks of one file, or of an
+ * image and its data file, in order.
  *
- * RECORD_FILE names that file, RECORD_LOG the log. An entry is three 64-bit words (kind, offset,
+ * RECORD_FILE names that file, RECORD_DATA the other (whose kinds are 256 higher), RECORD_LOG the
+ * log. An entry is three 64-bit words (kind, offset,
  * length); where RECORD_CONTENT is set, a write's is followed by its bytes. tests/host/serve.py
  * reads it. Only calls that succeeded are entered, with what they did, before the caller sees it.
  *
@@ -24,7 +26,10 @@ enum kind { KIND_READ, KIND_WRITE, KIND_FLUSH, KIND_TRIM, KIND_GROW, KIND_ZERO }
 
 #define VECTORS_MAX 64
 
-static struct stat watched;
+#define FILES_MAX 2
+
+static struct stat watched[FILES_MAX];
+static int watched_count;
 static int log_fd = -1;
 static bool is_content_wanted;
 
@@ -47,7 +52,8 @@ static void find(const char *name, void *ret_function)
 
 __attribute__((constructor)) static void start(void)
 {
-    const char *file = getenv("RECORD_FILE"), *log = getenv("RECORD_LOG");
+    const char *file = getenv("RECORD_FILE"), *data = getenv("RECORD_DATA");
+    const char *log = getenv("RECORD_LOG");
 
     find("pread", &next_pread);
     find("pwrite", &next_pwrite);
@@ -55,31 +61,40 @@ __attribute__((constructor)) static void start(void)
     find("pwritev", &next_pwritev);
     find("fdatasync", &next_fdatasync);
     find("fallocate", &next_fallocate);
-    if (file == NULL || log == NULL || stat(file, &watched) < 0)
+    if (file == NULL || log == NULL || stat(file, &watched[0]) < 0)
         return;
+    watched_count = 1 + (data != NULL && stat(data, &watched[1]) == 0);
     is_content_wanted = getenv("RECORD_CONTENT") != NULL;
     log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (log_fd < 0)
         abort();
 }
 
-static bool is_watched(int fd)
+/* The number of the file behind fd, -1 where it is none of those. */
+static int file_of(int fd)
 {
     struct stat st;
 
-    return log_fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == watched.st_dev &&
-           st.st_ino == watched.st_ino;
+    if (log_fd < 0 || fstat(fd, &st) != 0)
+        return -1;
+    for (int i = 0; i < watched_count; i++)
+        if (st.st_dev == watched[i].st_dev && st.st_ino == watched[i].st_ino)
+            return i;
+    return -1;
 }
 
 /* In one call, so that entries of several threads do not mix. */
-static void enter(enum kind kind, off_t offset, uint64_t length, const struct iovec *vectors,
-                  int vectors_count)
+static void enter(int fd, enum kind kind, off_t offset, uint64_t length,
+                  const struct iovec *vectors, int vectors_count)
 {
-    uint64_t head[] = {kind, (uint64_t)offset, length};
+    int file = file_of(fd);
+    uint64_t head[] = {kind + 256u * (unsigned)file, (uint64_t)offset, length};
     struct iovec entry[VECTORS_MAX + 1] = {{head, sizeof(head)}};
     ssize_t total = sizeof(head);
     int entry_count = 1;
 
+    if (file < 0)
+        return;
     if (!is_content_wanted)
         vectors_count = 0;
     if (vectors_count > VECTORS_MAX)
@@ -99,8 +114,8 @@ EXPORTED ssize_t pread(int fd, void *buf, size_t count, off_t offset)
 {
     ssize_t got = next_pread(fd, buf, count, offset);
 
-    if (got > 0 && is_watched(fd))
-        enter(KIND_READ, offset, (uint64_t)got, NULL, 0);
+    if (got > 0)
+        enter(fd, KIND_READ, offset, (uint64_t)got, NULL, 0);
     return got;
 }
 
@@ -108,8 +123,8 @@ EXPORTED ssize_t preadv(int fd, const struct iovec *vectors, int count, off_t of
 {
     ssize_t got = next_preadv(fd, vectors, count, offset);
 
-    if (got > 0 && is_watched(fd))
-        enter(KIND_READ, offset, (uint64_t)got, NULL, 0);
+    if (got > 0)
+        enter(fd, KIND_READ, offset, (uint64_t)got, NULL, 0);
     return got;
 }
 
@@ -117,8 +132,9 @@ EXPORTED ssize_t pwrite(int fd, const void *buf, size_t count, off_t offset)
 {
     ssize_t put = next_pwrite(fd, buf, count, offset);
 
-    if (put > 0 && is_watched(fd))
-        enter(KIND_WRITE, offset, (uint64_t)put, &(struct iovec){(void *)(uintptr_t)buf, count}, 1);
+    if (put > 0)
+        enter(fd, KIND_WRITE, offset, (uint64_t)put, &(struct iovec){(void *)(uintptr_t)buf, count},
+              1);
     return put;
 }
 
@@ -126,8 +142,8 @@ EXPORTED ssize_t pwritev(int fd, const struct iovec *vectors, int count, off_t o
 {
     ssize_t put = next_pwritev(fd, vectors, count, offset);
 
-    if (put > 0 && is_watched(fd))
-        enter(KIND_WRITE, offset, (uint64_t)put, vectors, count);
+    if (put > 0)
+        enter(fd, KIND_WRITE, offset, (uint64_t)put, vectors, count);
     return put;
 }
 
@@ -135,8 +151,8 @@ EXPORTED int fdatasync(int fd)
 {
     int error = next_fdatasync(fd);
 
-    if (error == 0 && is_watched(fd))
-        enter(KIND_FLUSH, 0, 0, NULL, 0);
+    if (error == 0)
+        enter(fd, KIND_FLUSH, 0, 0, NULL, 0);
     return error;
 }
 
@@ -144,8 +160,9 @@ EXPORTED int fallocate(int fd, int mode, off_t offset, off_t length)
 {
     int error = next_fallocate(fd, mode, offset, length);
 
-    if (error == 0 && is_watched(fd))
-        enter(mode & FALLOC_FL_PUNCH_HOLE   ? KIND_TRIM
+    if (error == 0)
+        enter(fd,
+              mode & FALLOC_FL_PUNCH_HOLE   ? KIND_TRIM
               : mode & FALLOC_FL_ZERO_RANGE ? KIND_ZERO
                                             : KIND_GROW,
               offset, (uint64_t)length, NULL, 0);

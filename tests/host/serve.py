@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 CLIENT_SECONDS_MAX = 120
 SERVER_SECONDS_MAX = 20
+DATA_FILE = "data.raw"  # an image's own one, beside it, is recorded with it
 READ, WRITE, FLUSH, TRIM, GROW, ZERO = range(6)  # as tests/host/recorder.c numbers them
 
 
@@ -27,6 +28,8 @@ def recording(build, image, record, content):
                RECORD_LOG=str(record))
     if content:
         env["RECORD_CONTENT"] = "1"
+    if (image.parent / DATA_FILE).exists():
+        env["RECORD_DATA"] = str(image.parent / DATA_FILE)
     return env
 
 
@@ -95,14 +98,16 @@ class Call:
     offset: int
     length: int
     content: bytes  # of a write, where it was wanted
+    file: int  # 0: the image's, 1: its data file
 
 
 def recorded(path, content=False):
     log, at, calls = path.read_bytes(), 0, []
     while at < len(log):
         kind, offset, length = struct.unpack_from("=QQQ", log, at)
+        file, kind = divmod(kind, 256)
         at += 24
         written = log[at:at + length] if content and kind == WRITE else b""
         at += len(written)
-        calls.append(Call(kind, offset, length, written))
+        calls.append(Call(kind, offset, length, written, file))
     return calls

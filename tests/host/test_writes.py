@@ -22,7 +22,7 @@ from mix import SEED, write_into
 from serve import FLUSH, GROW, READ, WRITE, client, export, recorded
 from tools import check, connected, copy_of, poke, read_by_qemu
 
-WRITABLE = [cell for cell in cells() if cell.kind not in ("dirty", "bitmap")]
+WRITABLE = [cell for cell in cells() if cell.kind != "bitmap"]
 
 
 @pytest.mark.parametrize("cell", WRITABLE, ids=[cell.name for cell in WRITABLE])

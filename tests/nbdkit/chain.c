@@ -23,28 +23,44 @@ static bool is_same_file(const struct posix_file *one, const struct posix_file *
            st.st_dev == other_st.st_dev && st.st_ino == other_st.st_ino;
 }
 
+static bool is_open_already(const struct chain *chain, const struct posix_file *file)
+{
+    for (unsigned i = 0; i < chain->files_count; i++)
+        if (is_same_file(file, &chain->files[i]))
+            return true;
+    return false;
+}
+
+/* What a layer asks for is written only where it is the image's own data file. */
 static qc_status chain_find(struct qc_bases *bases, struct qc_base *base)
 {
     struct chain *chain = (struct chain *)bases;
-    struct posix_file *file = &chain->files[base->depth];
+    struct posix_file *file = &chain->files[chain->files_count];
+    int flags = base->is_data_file && base->depth == 0 ? chain->flags : O_RDONLY;
     qc_status status = qc_name_check(base->name, &base->detail);
+    bool is_used;
     int folder, error;
 
     if (status != QC_OK)
         return status;
-    error = posix_file_open_below(file, chain->folder, base->name, &folder);
+    error = posix_file_open_below(file, chain->folder, base->name, flags, &folder);
     if (error == ELOOP)
         return qc_fail(&base->detail, QC_REFUSED, "backing name refused: symbolic link in %s",
                        base->name);
     if (error != 0)
-        return qc_fail(&base->detail, QC_IO, "backing file %s: %s", base->name, strerror(error));
-    chain->files_count = base->depth + 1; /* from here on chain_close closes it */
-    close(chain->folder);
-    chain->folder = folder;
-    for (unsigned i = 0; i < base->depth; i++)
-        if (is_same_file(file, &chain->files[i]))
-            return qc_fail(&base->detail, QC_REFUSED,
-                           "backing name refused: %s is a layer above, too", base->name);
+        return qc_fail(&base->detail, QC_IO, "%s file %s: %s",
+                       base->is_data_file ? "data" : "backing", base->name, strerror(error));
+    is_used = is_open_already(chain, file);
+    chain->files_count++; /* from here on chain_close closes it */
+    if (base->is_data_file) {
+        close(folder);
+    } else {
+        close(chain->folder);
+        chain->folder = folder;
+    }
+    if (is_used)
+        return qc_fail(&base->detail, QC_REFUSED, "backing name refused: %s is %s above, too",
+                       base->name, base->is_data_file ? "used" : "a layer");
     base->disk = &file->disk;
     return QC_OK;
 }
@@ -74,6 +90,7 @@ int chain_open(struct chain *chain, const char *file_name, int flags)
     if (error == 0) {
         chain->bases.find = chain_find;
         chain->files_count = 1;
+        chain->flags = flags;
         chain->folder = folder;
         return 0;
     }

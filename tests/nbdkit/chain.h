@@ -3,7 +3,8 @@
  * The files of an image: its own, and those that it and the layers below it name.
  *
  * Promises: a name leads only to files below the folder of the file that has it, never through a
- * symbolic link; what lies below the image is opened for reading only; no file is two layers.
+ * symbolic link; what lies below the image is opened for reading only, its own data file as it is
+ * itself; no file has two parts to play.
  *
  * Left to others: what the files hold, and when they are needed (core/).
  */
@@ -15,10 +16,11 @@
 
 /* Starts as zeros. */
 struct chain {
-    struct qc_bases bases; /* first: what the engine is given */
-    struct posix_file files[QC_LAYERS_MAX];
+    struct qc_bases bases;                      /* first: what the engine is given */
+    struct posix_file files[2 * QC_LAYERS_MAX]; /* layers and data files as they were opened */
     unsigned files_count;
-    int folder; /* of the file opened last: its backing name is looked up there */
+    int flags;  /* of open(), for the image's own files */
+    int folder; /* of the layer opened last: the names in it are looked up there */
 };
 
 /*

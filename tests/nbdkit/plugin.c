@@ -3,14 +3,15 @@
  * The engine behind nbdkit, so that every NBD client can use an image through it:
  *
  *   nbdkit nbdkit-qcow2efi-plugin.so file=IMAGE [readonly=BOOL] [write_through=BOOL]
- *          [backing=BOOL] [pool_kib=N]
+ *          [backing=BOOL] [snapshot=NAME] [pool_kib=N]
  *
  * Promises: the same core as in firmware, in the same kind of memory (all of it static); an image
  * that is refused stops nbdkit before it serves, with the engine's sentence as the error line; one
- * that takes no writes is served read-only, with the reason as a line. NBD's flush is the engine's,
- * all connections share it; the last one to close, and the end of the server, leave the image
- * without leaks. Extents follow what QEMU exports for the same image: a hole is what is unallocated
- * in every layer and what is a zero cluster, whether or not it keeps space.
+ * that takes no writes is served read-only, with the reason as a line; so is, without one, an
+ * internal snapshot, of this id or name. NBD's flush is the engine's, all connections share it; the
+ * last one to close, and the end of the server, leave the image without leaks. Extents follow what
+ * QEMU exports for the same image: a hole is what is unallocated in every layer and what is a zero
+ * cluster, whether or not it keeps space.
  *
  * Left to others: which files a chain may reach (chain.c); locking of the image against other
  * programs; nbdkit serialises the requests.
@@ -42,7 +43,8 @@ static struct qc_unpacker unpacker;
 static struct qc_image image;
 static struct chain chain;
 
-static const char *file_name; /* owned by nbdkit, valid as long as the plugin */
+/* Texts out of parameters are owned by nbdkit and valid as long as the plugin. */
+static const char *file_name;
 static struct qc_open_options options = {.bases = &chain.bases, .unpacker = &unpacker};
 static unsigned pool_kib = POOL_KIB_DEFAULT;
 static _Atomic unsigned connections_count; /* opened and closed by threads of their own */
@@ -61,6 +63,10 @@ static int plugin_config(const char *key, const char *value)
 {
     if (strcmp(key, "file") == 0) {
         file_name = value;
+        return 0;
+    }
+    if (strcmp(key, "snapshot") == 0) {
+        options.snapshot = value;
         return 0;
     }
     if (strcmp(key, "readonly") == 0)
@@ -90,6 +96,7 @@ static int plugin_config(const char *key, const char *value)
 
 static int plugin_config_complete(void)
 {
+    options.readonly |= options.snapshot != NULL;
     if (file_name)
         return 0;
     nbdkit_error("file=IMAGE is required");
@@ -299,6 +306,7 @@ static struct nbdkit_plugin plugin = {
                    "readonly=BOOL       take no writes, default false\n"
                    "write_through=BOOL  every write is durable when it is answered, default false\n"
                    "backing=BOOL        with the layers below; off means read-only, default true\n"
+                   "snapshot=NAME       the internal snapshot of this id or name, read-only\n"
                    "pool_kib=N          memory for metadata, 64 to 65536, default 1280",
     .magic_config_key = "file",
     .get_ready = plugin_get_ready,
