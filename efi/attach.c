@@ -121,7 +121,7 @@ static void say_attached(const struct attached *attached, const EFI_DEVICE_PATH 
     if (attached->media.ReadOnly) {
         say_add(&text, ", ");
         say_add(&text, qc_readonly_reason(&attached->image));
-    } else if (!path_takes_flush(path)) {
+    } else if (!path_takes_flush(path) || !base_takes_flush(attached)) {
         say_add(&text, ", no flush: safe against a crash of the system, not against power loss");
     }
     say_of_medium(attached->digest, path, &text);
@@ -167,6 +167,7 @@ static EFI_STATUS open_image(struct attached *attached, EFI_BLOCK_IO_PROTOCOL *p
         .is_backing_off = entry != NULL && entry->is_backing_off,
         .bases = &attached->bases_finder,
         .unpacker = &unpacker,
+        .snapshot = entry != NULL && entry->snapshot[0] != '\0' ? entry->snapshot : NULL,
     };
     EFI_STATUS status;
 
@@ -188,6 +189,9 @@ static EFI_STATUS open_image(struct attached *attached, EFI_BLOCK_IO_PROTOCOL *p
         break;
     case QC_REFUSED:
         status = EFI_ACCESS_DENIED;
+        break;
+    case QC_RANGE:
+        status = EFI_NOT_FOUND;
         break;
     default:
         status = EFI_DEVICE_ERROR;
@@ -261,7 +265,7 @@ static EFI_STATUS take_slot(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
 
     if (EFI_ERROR(status))
         return status;
-    attached = find_free(!parent->Media->ReadOnly && (entry == NULL || !entry->is_readonly));
+    attached = find_free(!parent->Media->ReadOnly && config_is_written(entry));
     if (attached == NULL)
         return refuse(EFI_OUT_OF_RESOURCES, digest, path, "no more images can be attached");
     attached->container = container;

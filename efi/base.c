@@ -1,26 +1,31 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * Bases: the partitions that the configuration names as the layer below an image.
+ * Bases: the partitions that the configuration names as the layer below an image, or as its
+ * external data file.
  *
- * Such a partition is made ours like a container, but gets no child: nobody mounts what lies on it,
- * and it is only read. It serves every image above it, and goes only after they have gone.
+ * Such a partition is made ours like a container, but gets no child: nobody mounts what lies on it.
+ * A layer is only read, serves every image above it, and goes only after they have gone. A data
+ * file is one image's alone, which may write it, or a layer's; in all else it is as a layer.
  *
- * Promises: what an image says of its base is never followed; only `base` in the configuration is,
- * from partition to partition. A base that appears after the image that wants it, on a disk that is
- * connected later, brings that image back; one that goes takes its images with it.
+ * Promises: what an image says of its base is never followed; only `base` and `data` in the
+ * configuration are, from partition to partition. A base that appears after the image that wants
+ * it, on a disk that is connected later, brings that image back; one that goes takes its images
+ * with it.
  *
  * Left to others: opening and closing the partition's protocols (binding.c).
  */
 #include "driver.h"
 #include "say.h"
 
-#define BASES_MAX   CONFIG_ENTRIES_MAX
+/* Layers by the number that the configuration gives them; data files behind them by theirs. */
+#define DATA_FIRST  CONFIG_ENTRIES_MAX
+#define BASES_MAX   (2 * CONFIG_ENTRIES_MAX)
 #define HANDLES_MAX 1024u
 
-/* By the number that the configuration gives a base. */
 static struct {
     EFI_HANDLE container; /* NULL: not here */
     struct efi_block block;
+    bool takes_flush;
 } bases[BASES_MAX];
 
 /* Containers of images whose base is not here. One that finds no room has to be connected anew. */
@@ -57,6 +62,26 @@ void base_wake(void)
     }
 }
 
+/* BASES_MAX: the configuration says nothing of this partition. */
+static unsigned number_for(const struct config_guid *guid)
+{
+    unsigned number = config_base_number(&config, guid);
+
+    return number < DATA_FIRST ? number : DATA_FIRST + config_data_number(&config, guid);
+}
+
+/* The data file of a layer is as little written as the layer. */
+static bool is_written(unsigned number)
+{
+    const struct config_entry *entry;
+
+    if (number < DATA_FIRST)
+        return false;
+    entry = &config.entries[number - DATA_FIRST];
+    return config_is_written(entry) &&
+           config_base_number(&config, &entry->partition) == CONFIG_ENTRIES_MAX;
+}
+
 EFI_STATUS base_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
                       const EFI_DEVICE_PATH *path)
 {
@@ -66,15 +91,18 @@ EFI_STATUS base_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
     size_t path_bytes = 0;
 
     if (path_partition(path, &guid))
-        number = config_base_number(&config, &guid);
+        number = number_for(&guid);
     if (number == BASES_MAX)
         return EFI_NOT_FOUND;
     if (bases[number].container != NULL)
         return EFI_ACCESS_DENIED;
     bases[number].container = container;
     efi_block_init(&bases[number].block, parent);
-    bases[number].block.disk.readonly = true;
-    say_add(&text, "a base in the configuration: only read, and no disk of its own");
+    bases[number].block.disk.readonly |= !is_written(number);
+    bases[number].takes_flush = path_takes_flush(path);
+    say_add(&text, number < DATA_FIRST
+                       ? "a base in the configuration: only read, and no disk of its own"
+                       : "a data file in the configuration: no disk of its own");
     path_measure(path, &path_bytes);
     say_once(say_digest(SAY_DIGEST_START, path, path_bytes), path, &text);
     return EFI_SUCCESS;
@@ -94,6 +122,13 @@ bool base_is(EFI_HANDLE container)
     return number_of(container) < BASES_MAX;
 }
 
+bool base_is_data_file(EFI_HANDLE container)
+{
+    unsigned number = number_of(container);
+
+    return number >= DATA_FIRST && number < BASES_MAX;
+}
+
 EFI_HANDLE base_any(void)
 {
     for (unsigned i = 0; i < BASES_MAX; i++) {
@@ -110,6 +145,15 @@ static bool is_above(const struct attached *attached, unsigned number)
             return true;
     }
     return false;
+}
+
+bool base_takes_flush(const struct attached *attached)
+{
+    for (unsigned i = 0; i < attached->bases_count; i++) {
+        if (is_written(attached->base_numbers[i]) && !bases[attached->base_numbers[i]].takes_flush)
+            return false;
+    }
+    return true;
 }
 
 EFI_STATUS base_stop(EFI_HANDLE container)
@@ -167,18 +211,21 @@ static qc_status fetch(const struct attached *attached, const struct config_guid
 {
     EFI_HANDLE container;
     EFI_STATUS status = find_partition(guid, &container);
+    const char *what = number < DATA_FIRST ? "base" : "data file";
 
     if (status == EFI_ABORTED)
-        return qc_fail(detail, QC_REFUSED, "backing name refused: several partitions are the base");
+        return qc_fail(detail, QC_REFUSED, "backing name refused: several partitions are the %s",
+                       what);
     if (EFI_ERROR(status)) {
         wait_for(attached->container, number);
-        return qc_fail(detail, QC_REFUSED, "backing name refused: the base is not found");
+        return qc_fail(detail, QC_REFUSED, "backing name refused: the %s is not found", what);
     }
     /* Its own Start() may still come. Connecting it now makes it ours before it is anyone's. */
     if (bases[number].container == NULL)
         efi_boot->ConnectController(container, NULL, NULL, FALSE);
     if (bases[number].container != container)
-        return qc_fail(detail, QC_REFUSED, "backing name refused: the base is in use by others");
+        return qc_fail(detail, QC_REFUSED, "backing name refused: the %s is in use by others",
+                       what);
     return QC_OK;
 }
 
@@ -196,19 +243,51 @@ static qc_status agree_on_format(const struct config_entry *entry, struct qc_bas
     return QC_OK;
 }
 
-static qc_status base_find(struct qc_bases *finder, struct qc_base *base)
+static void use(struct attached *attached, unsigned number, struct qc_base *base)
 {
-    struct attached *attached =
-        (void *)((uint8_t *)finder - offsetof(struct attached, bases_finder));
-    const struct config_entry *entry = attached->entry;
+    attached->base_numbers[attached->bases_count++] = (uint8_t)number;
+    base->disk = &bases[number].block.disk;
+}
+
+/* Whether another image holds it; copies of a disk have the same entry for their images. */
+static bool is_held(const struct attached *attached, unsigned number)
+{
+    for (unsigned i = 0; i < ATTACHED_MAX; i++) {
+        if (attached_slot(i) != attached && is_above(attached_slot(i), number))
+            return true;
+    }
+    return false;
+}
+
+static qc_status find_data_file(struct attached *attached, struct qc_base *base)
+{
+    const struct config_entry *entry = attached->layer_entry;
     unsigned number;
     qc_status status;
 
-    /* A base's own entry tells what is below it. */
-    if (base->depth > 1) {
-        number = attached->base_numbers[attached->bases_count - 1];
-        entry = config_entry_of(&config, &config.entries[number].base);
-    }
+    if (entry == NULL || !entry->has_data)
+        return qc_fail(&base->detail, QC_REFUSED,
+                       "backing name refused: no data file in the configuration");
+    number = config_data_number(&config, &entry->data);
+    if (number == CONFIG_ENTRIES_MAX || entry != &config.entries[number])
+        return qc_fail(&base->detail, QC_REFUSED,
+                       "backing name refused: the data file is another image's or a base");
+    number += DATA_FIRST;
+    if (base->depth == 0 && is_held(attached, number))
+        return qc_fail(&base->detail, QC_REFUSED,
+                       "backing name refused: the data file is in use by another image");
+    status = fetch(attached, &entry->data, number, &base->detail);
+    if (status == QC_OK)
+        use(attached, number, base);
+    return status;
+}
+
+static qc_status find_layer(struct attached *attached, struct qc_base *base)
+{
+    const struct config_entry *entry = attached->layer_entry;
+    unsigned number;
+    qc_status status;
+
     if (entry == NULL || !entry->has_base)
         return qc_fail(&base->detail, QC_REFUSED,
                        "backing name refused: no base in the configuration");
@@ -221,13 +300,23 @@ static qc_status base_find(struct qc_bases *finder, struct qc_base *base)
         status = fetch(attached, &entry->base, number, &base->detail);
     if (status != QC_OK)
         return status;
-    attached->base_numbers[attached->bases_count++] = (uint8_t)number;
-    base->disk = &bases[number].block.disk;
+    use(attached, number, base);
+    /* A base's own entry tells what is below it. */
+    attached->layer_entry = config_entry_of(&config, &entry->base);
     return QC_OK;
+}
+
+static qc_status base_find(struct qc_bases *finder, struct qc_base *base)
+{
+    struct attached *attached =
+        (void *)((uint8_t *)finder - offsetof(struct attached, bases_finder));
+
+    return base->is_data_file ? find_data_file(attached, base) : find_layer(attached, base);
 }
 
 void base_init(struct attached *attached)
 {
     attached->bases_finder.find = base_find;
     attached->bases_count = 0;
+    attached->layer_entry = attached->entry;
 }

@@ -2,8 +2,9 @@
 /*
  * The parser of the configuration file: lines, keys, values (config.h tells the language).
  *
- * No byte is copied but a name's; a value is a stretch of the text. What a key does with its value
- * is one function each, which returns the reason why it cannot, or NULL.
+ * No byte is copied but a name's, an image's or a snapshot's; a value is a stretch of the text.
+ * What a key does with its value is one function each, which returns the reason why it cannot, or
+ * NULL.
  */
 #include "config.h"
 
@@ -178,10 +179,19 @@ static const char *take_file(struct config_entry *entry, struct span value)
 
 static const char *refuse_circle(struct config_entry *entry)
 {
-    if (!entry->has_partition || !entry->has_base || !is_same_guid(&entry->partition, &entry->base))
+    const char *reason = NULL;
+
+    if (!entry->has_partition)
         return NULL;
-    entry->has_base = false;
-    return "the base is the image's own partition";
+    if (entry->has_base && is_same_guid(&entry->partition, &entry->base)) {
+        entry->has_base = false;
+        reason = "the base is the image's own partition";
+    }
+    if (entry->has_data && is_same_guid(&entry->partition, &entry->data)) {
+        entry->has_data = false;
+        reason = "the data file is the image's own partition";
+    }
+    return reason;
 }
 
 static const char *take_partition(struct config_entry *entry, struct span value)
@@ -209,6 +219,14 @@ static const char *take_base(struct config_entry *entry, struct span value)
     return refuse_circle(entry);
 }
 
+static const char *take_data(struct config_entry *entry, struct span value)
+{
+    if (!parse_guid(value, &entry->data))
+        return "a partition's GUID is expected";
+    entry->has_data = true;
+    return refuse_circle(entry);
+}
+
 static const char *take_readonly(struct config_entry *entry, struct span value)
 {
     bool is_yes = false;
@@ -222,7 +240,7 @@ static const char *take_snapshot(struct config_entry *entry, struct span value)
 {
     if (value.len > CONFIG_TEXT_BYTES_MAX)
         return "the snapshot's name is longer than 255 bytes";
-    entry->is_readonly = true;
+    __builtin_memcpy(entry->snapshot, value.bytes, value.len);
     return NULL;
 }
 
@@ -262,6 +280,7 @@ static const struct key keys[] = {
     {"headroom", PLACE_ENTRY, take_headroom},
     {"backing", PLACE_ENTRY, take_backing},
     {"base", PLACE_ENTRY, take_base},
+    {"data", PLACE_ENTRY, take_data},
     {"loader", PLACE_ENTRY, take_path},
 };
 #define KEYS_COUNT (sizeof(keys) / sizeof(keys[0]))
@@ -426,4 +445,22 @@ unsigned config_base_number(const struct config *config, const struct config_gui
             return i;
     }
     return CONFIG_ENTRIES_MAX;
+}
+
+unsigned config_data_number(const struct config *config, const struct config_guid *data)
+{
+    /* It is written, so that whatever else it is said to be counts more. */
+    if (config_entry_of(config, data) != NULL ||
+        config_base_number(config, data) != CONFIG_ENTRIES_MAX)
+        return CONFIG_ENTRIES_MAX;
+    for (unsigned i = 0; i < config->entries_count; i++) {
+        if (config->entries[i].has_data && is_same_guid(&config->entries[i].data, data))
+            return i;
+    }
+    return CONFIG_ENTRIES_MAX;
+}
+
+bool config_is_written(const struct config_entry *entry)
+{
+    return entry == NULL || (!entry->is_readonly && entry->snapshot[0] == '\0');
 }

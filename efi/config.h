@@ -4,15 +4,17 @@
  *
  * One `key value` a line; blanks before it, and a '#' behind a blank with what follows, are left
  * out. `image NAME` begins an entry, and the keys behind it belong to it; timeout and default stand
- * anywhere. `base PARTUUID [raw|qcow2]` tells the format too where the image above does not.
+ * anywhere. `base PARTUUID [raw|qcow2]` tells the format too where the image above does not;
+ * `data PARTUUID` is the partition that holds the image's external data file, and has no other use.
  *
  * Promises: pure code, which any bytes may be given; a line that cannot be used is skipped and
  * remembered with its number and the reason, and nothing else is. Of several entries for one
  * partition the first counts.
  *
  * Left to others: finding and reading the file (settings.c). Every key's value is checked; image,
- * partition, readonly, backing and base act today. Where snapshot, or temporary, ask for something
- * that does not act yet, the image is attached read-only: what they are there to keep is kept.
+ * partition, readonly, snapshot, backing, base and data act today. Where temporary asks for
+ * something that does not act yet, the image is attached read-only: what it is there to keep is
+ * kept.
  */
 #ifndef EFI_CONFIG_H
 #define EFI_CONFIG_H
@@ -39,12 +41,14 @@ struct config_guid {
 struct config_entry {
     char name[CONFIG_NAME_BYTES_MAX + 1];
     uint32_t given; /* which keys it has, a bit each */
-    bool has_file, has_partition, has_base;
+    bool has_file, has_partition, has_base, has_data;
     bool is_readonly;
     bool is_backing_off;
     struct config_guid partition;
     struct config_guid base;
-    enum qc_format base_format; /* NONE: the image has to say */
+    struct config_guid data;
+    enum qc_format base_format;               /* NONE: the image has to say */
+    char snapshot[CONFIG_TEXT_BYTES_MAX + 1]; /* id or name; "": the disk as it is now */
 };
 
 struct config {
@@ -68,5 +72,12 @@ const struct config_entry *config_entry_of(const struct config *config,
  * CONFIG_ENTRIES_MAX where none does.
  */
 unsigned config_base_number(const struct config *config, const struct config_guid *base);
+/*
+ * The number of the first entry that names a partition as its data file. It is that entry's alone;
+ * CONFIG_ENTRIES_MAX where none does, or where the partition is an image's or a base too.
+ */
+unsigned config_data_number(const struct config *config, const struct config_guid *data);
+/* Whether the image of an entry, which may be NULL, is meant to be written. */
+bool config_is_written(const struct config_entry *entry);
 
 #endif

@@ -43,7 +43,8 @@ struct attached {
     bool is_gone;                     /* boot services have ended: no call is answered any more */
     /* base.c */
     struct qc_bases bases_finder;
-    uint8_t base_numbers[QC_LAYERS_MAX]; /* of the layers below, as the configuration has them */
+    const struct config_entry *layer_entry;  /* of the lowest layer that was found; NULL: none */
+    uint8_t base_numbers[2 * QC_LAYERS_MAX]; /* of all bases and data files it uses */
     unsigned bases_count;
     /* quiesce.c */
     bool is_unsettled;       /* something was written that no settle has finished */
@@ -79,8 +80,9 @@ extern EFI_COMPONENT_NAME2_PROTOCOL component_name2;
  * Attaches the image on a container that is ours by now; with_child false only claims it.
  * EFI_UNSUPPORTED without a word where no image is. Any other error was said on the console:
  * EFI_VOLUME_CORRUPTED, EFI_UNSUPPORTED (legal, not implemented), EFI_DEVICE_ERROR,
- * EFI_ACCESS_DENIED (policy forbids it), EFI_OUT_OF_RESOURCES (no free slot). Nothing is said where
- * the first block cannot be read, or a request is running, which is EFI_NOT_READY.
+ * EFI_ACCESS_DENIED (policy forbids it), EFI_NOT_FOUND (no such snapshot), EFI_OUT_OF_RESOURCES (no
+ * free slot). Nothing is said where the first block cannot be read, or a request is running, which
+ * is EFI_NOT_READY.
  */
 EFI_STATUS attach_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
                         const EFI_DEVICE_PATH *path, bool with_child);
@@ -100,8 +102,9 @@ struct attached *attached_slot(unsigned i);
 /* base.c */
 
 /*
- * Takes a container that is ours by now as the base that the configuration says it is.
- * EFI_NOT_FOUND: it says nothing of the kind. EFI_ACCESS_DENIED: another partition is that base.
+ * Takes a container that is ours by now as the base, or the data file, that the configuration says
+ * it is. EFI_NOT_FOUND: it says nothing of the kind. EFI_ACCESS_DENIED: another partition is that
+ * one. In what follows a data file is a base too.
  */
 EFI_STATUS base_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
                       const EFI_DEVICE_PATH *path);
@@ -109,6 +112,9 @@ EFI_STATUS base_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
 EFI_STATUS base_stop(EFI_HANDLE container);
 /* Whether a handle is a base, and any base there is, NULL where none is. */
 bool base_is(EFI_HANDLE container);
+bool base_is_data_file(EFI_HANDLE container);
+/* Whether a flush of the image's data file, if it has one, reaches its disk. */
+bool base_takes_flush(const struct attached *attached);
 EFI_HANDLE base_any(void);
 /* Attaches the images that waited for a base which is here now. */
 void base_wake(void);

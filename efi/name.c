@@ -36,7 +36,8 @@ static EFI_STATUS controller_name(EFI_HANDLE controller, EFI_HANDLE child, const
         return EFI_INVALID_PARAMETER;
     attached = attached_by_container(controller);
     if (base_is(controller) && child == NULL && is_same((const char *)language, spoken)) {
-        *ret_name = L"base of qcow2 disk images";
+        *ret_name = base_is_data_file(controller) ? L"data file of a qcow2 disk image"
+                                                  : L"base of qcow2 disk images";
         return EFI_SUCCESS;
     }
     if (attached == NULL || (child != NULL && child != attached->child) ||

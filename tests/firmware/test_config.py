@@ -110,7 +110,7 @@ def test_format_from_the_configuration(rig, layers):
 
 
 @pytest.mark.parametrize("key,words", [
-    ("readonly yes", "read-only"), ("snapshot before", "read-only"), ("temporary yes", "read-only"),
+    ("readonly yes", "read-only"), ("temporary yes", "read-only"),
 ])
 def test_read_only(rig, key, words):
     """The image is not written, and the line says so; nothing else changes."""
@@ -126,6 +126,53 @@ def test_read_only(rig, key, words):
     assert report.one("write") == {"status": "WRITE_PROTECTED"}
     assert report.one("sum")["crc"] == crc(rig.content(image))
     assert disk.path.read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def snapshots(rig):
+    """An image with two snapshots, and what its disk held at each and holds now."""
+    path, contents = rig.folder / "snapshots.qcow2", []
+    disks.run("qemu-img", "create", "-q", "-f", "qcow2", path, "1M")
+    for number, name in enumerate(("before the upgrade", "\N{SNOWMAN}", None)):
+        disks.run("qemu-io", "-f", "qcow2", "-c", f"write -q -P {number + 1} {number * 65536} 300k",
+                  path)
+        raw = rig.folder / f"snapshots.{number}"
+        disks.run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, raw)
+        contents.append(raw.read_bytes())
+        if name:
+            disks.run("qemu-img", "snapshot", "-c", name, path)
+    return path, contents
+
+
+@pytest.mark.parametrize("key,number,words", [
+    ("snapshot before the upgrade # a comment", 0, ", snapshot before the upgrade: read-only"),
+    ("snapshot 2", 1, ", snapshot 2: read-only"),
+    (None, 2, " clusters"),
+], ids=["name", "id", "now"])
+def test_snapshot(rig, snapshots, key, number, words):
+    """The disk as it was, which takes no writes; without the key, as it is now."""
+    disk = vm.Kept(rig.partitioned("shot", [snapshots[0]]), slot=vm.SLOTS["virtio"])
+    before = disk.path.read_bytes()
+    report = rig.configured(entry("a", "shot", 1, *([key] if key else [])),
+                            [select(part=1), "console", "media child", "sum child 64",
+                             *(["write child 0 8 1"] if key else []), "unload"], disk)
+    assert report.console()[0].endswith(words) and len(report.console()) == 1
+    assert report.one("media")["readonly"] == ("1" if key else "0")
+    assert report.one("sum")["crc"] == crc(snapshots[1][number])
+    if key:
+        assert report.one("write") == {"status": "WRITE_PROTECTED"}
+    assert report.one("unload") == SUCCESS
+    assert disk.path.read_bytes() == before
+
+
+def test_missing_snapshot(rig, snapshots):
+    """No other state is shown in place of the one that was asked for."""
+    disk = machine.Disk(rig.partitioned("shot", [snapshots[0]]))
+    report = rig.configured(entry("a", "shot", 1, "snapshot before"),
+                            [select(part=1), "start", "handles", "console", "tpl"], disk)
+    assert report.one("start") == {"supported": "SUCCESS", "started": "NOT_FOUND", "child": "0"}
+    assert report.one("handles")["children"] == "0" and report.one("tpl")["tpl"] == "4"
+    assert [line.split(REFUSED)[1] for line in report.console()] == ["no snapshot before"]
 
 
 def test_backing_off(rig, layers):

@@ -30,8 +30,8 @@ REFUSED = {
                 "backing name refused: no base in the configuration"),
     "vmdk": (("-u", "-b", "base.vmdk", "-F", "vmdk"), {}, "UNSUPPORTED",
              "backing format vmdk not supported"),
-    "datafile": (("-o", "data_file=data.raw"), {}, "UNSUPPORTED", r".*data file.*"),
-    "subclusters": (("-o", "extended_l2=on"), {}, "UNSUPPORTED", r".*(extended L2|subcluster).*"),
+    "datafile": (("-o", "data_file=data.raw"), {}, "ACCESS_DENIED",
+                 "backing name refused: no data file in the configuration"),
 }
 NAMES = list(REFUSED)
 GOOD_PART = len(NAMES) + 1
