@@ -28,16 +28,36 @@ bool efi_block_fits(const EFI_BLOCK_IO_PROTOCOL *parent)
            media->LastBlock < UINT64_MAX / media->BlockSize;
 }
 
+EFI_STATUS efi_block_medium(const struct efi_block *block)
+{
+    const EFI_BLOCK_IO_MEDIA *media = block->parent->Media;
+
+    if (EFI_ERROR(block->medium))
+        return block->medium;
+    if (!media->MediaPresent)
+        return EFI_NO_MEDIA;
+    return media->MediaId == block->media_id ? EFI_SUCCESS : EFI_MEDIA_CHANGED;
+}
+
 static qc_status answer(struct efi_block *block, EFI_STATUS status)
 {
-    block->last_status = status;
+    if (status == EFI_NO_MEDIA || status == EFI_MEDIA_CHANGED)
+        block->medium = status;
     return EFI_ERROR(status) ? QC_IO : QC_OK;
+}
+
+/* Not every device looks at the MediaId that it is given, so a request stops here. */
+static bool has_gone(struct efi_block *block)
+{
+    return answer(block, efi_block_medium(block)) != QC_OK;
 }
 
 static qc_status read_blocks(struct efi_block *block, uint64_t host_off, void *buf, size_t len)
 {
     EFI_LBA lba = host_off / block->disk.block_bytes;
 
+    if (has_gone(block))
+        return QC_IO;
     return answer(block, block->parent->ReadBlocks(block->parent, block->media_id, lba, len, buf));
 }
 
@@ -46,9 +66,18 @@ static qc_status write_blocks(struct efi_block *block, uint64_t host_off, const 
 {
     EFI_LBA lba = host_off / block->disk.block_bytes;
 
+    if (has_gone(block))
+        return QC_IO;
     /* The protocol's buffer has no const; the device only reads it. */
     return answer(block, block->parent->WriteBlocks(block->parent, block->media_id, lba, len,
                                                     (void *)(uintptr_t)buf));
+}
+
+void efi_block_probe(struct efi_block *block)
+{
+    if (read_blocks(block, 0, bounce, block->disk.block_bytes) != QC_OK &&
+        !EFI_ERROR(block->medium))
+        block->medium = EFI_NO_MEDIA;
 }
 
 /* Whether whole blocks at host_off can be transferred from or to buf without a copy. */
@@ -169,6 +198,8 @@ static qc_status block_flush(struct qc_disk *disk)
 {
     struct efi_block *block = block_of(disk);
 
+    if (has_gone(block))
+        return QC_IO;
     return answer(block, block->parent->FlushBlocks(block->parent));
 }
 
@@ -188,5 +219,5 @@ void efi_block_init(struct efi_block *block, EFI_BLOCK_IO_PROTOCOL *parent)
     block->disk.readonly = media->ReadOnly;
     block->parent = parent;
     block->media_id = media->MediaId;
-    block->last_status = EFI_SUCCESS;
+    block->medium = EFI_SUCCESS;
 }

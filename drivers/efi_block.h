@@ -6,7 +6,8 @@
  * the caller's own buffer. Any other takes the bytes that do not fit through a buffer that
  * all disks share, and never reads a block twice; a block that is written in part keeps its other
  * bytes. A flush is the device's FlushBlocks: whether that reaches the medium is the firmware's
- * driver's to know. The medium is the one seen at init: after a change every request fails.
+ * driver's to know. The medium is the one seen at init: when it has gone every request fails, and
+ * none reaches the device, whatever is in there by then.
  *
  * Left to others: finding the protocol, keeping it open, and one call at a time over all disks.
  * Disk I/O is not used for data: it would cost a second layer of the same work for each request.
@@ -33,7 +34,7 @@ struct efi_block {
     struct qc_disk disk; /* what the engine gets */
     EFI_BLOCK_IO_PROTOCOL *parent;
     UINT32 media_id;
-    EFI_STATUS last_status; /* the parent's answer to the last request: tells why QC_IO was said */
+    EFI_STATUS medium; /* EFI_SUCCESS until the parent's answer tells that it has gone */
 };
 
 /*
@@ -45,5 +46,15 @@ bool efi_block_fits(const EFI_BLOCK_IO_PROTOCOL *parent);
 
 /* Fills block->disk. parent passed efi_block_fits and stays valid as long as block is in use. */
 void efi_block_init(struct efi_block *block, EFI_BLOCK_IO_PROTOCOL *parent);
+
+/* EFI_SUCCESS while the medium is there, else EFI_NO_MEDIA or EFI_MEDIA_CHANGED. Nothing is read.
+ */
+EFI_STATUS efi_block_medium(const struct efi_block *block);
+
+/*
+ * Reads the first block. Where that fails, the medium has gone: a device that was unplugged answers
+ * EFI_DEVICE_ERROR to everything.
+ */
+void efi_block_probe(struct efi_block *block);
 
 #endif

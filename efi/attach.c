@@ -35,19 +35,12 @@ struct attached *attached_by_container(EFI_HANDLE container)
     return NULL;
 }
 
-struct attached *attached_by_block_io(const EFI_BLOCK_IO_PROTOCOL *block_io)
+struct attached *attached_by_protocol(const void *protocol)
 {
     for (unsigned i = 0; i < ATTACHED_MAX; i++) {
-        if (slots[i].container != NULL && &slots[i].block_io == block_io)
-            return &slots[i];
-    }
-    return NULL;
-}
-
-struct attached *attached_by_erase_block(const EFI_ERASE_BLOCK_PROTOCOL *erase_block)
-{
-    for (unsigned i = 0; i < ATTACHED_MAX; i++) {
-        if (slots[i].container != NULL && &slots[i].erase_block == erase_block)
+        if (slots[i].container != NULL &&
+            (protocol == &slots[i].block_io || protocol == &slots[i].block_io2 ||
+             protocol == &slots[i].erase_block))
             return &slots[i];
     }
     return NULL;
@@ -177,6 +170,7 @@ static EFI_STATUS open_image(struct attached *attached, EFI_BLOCK_IO_PROTOCOL *p
     switch (qc_open(&attached->image, &attached->cache, &attached->block.disk, &options)) {
     case QC_OK:
         blockio_init(attached);
+        blockio2_init(attached);
         eraseblock_init(attached);
         return EFI_SUCCESS;
     case QC_FOREIGN:
@@ -227,8 +221,8 @@ static EFI_STATUS open_for_child(const struct attached *attached)
 static EFI_STATUS uninstall_child(const struct attached *attached)
 {
     return efi_boot->UninstallMultipleProtocolInterfaces(
-        attached->child, &guid_block_io, &attached->block_io, &guid_erase_block,
-        &attached->erase_block, &guid_device_path, attached->path, NULL);
+        attached->child, &guid_block_io, &attached->block_io, &guid_block_io2, &attached->block_io2,
+        &guid_erase_block, &attached->erase_block, &guid_device_path, attached->path, NULL);
 }
 
 static EFI_STATUS install_child(struct attached *attached, const EFI_DEVICE_PATH *path)
@@ -241,8 +235,9 @@ static EFI_STATUS install_child(struct attached *attached, const EFI_DEVICE_PATH
     if (EFI_ERROR(status))
         return refuse(status, attached->digest, path, "the firmware takes no new event");
     status = efi_boot->InstallMultipleProtocolInterfaces(
-        &attached->child, &guid_block_io, &attached->block_io, &guid_erase_block,
-        &attached->erase_block, &guid_device_path, attached->path, NULL);
+        &attached->child, &guid_block_io, &attached->block_io, &guid_block_io2,
+        &attached->block_io2, &guid_erase_block, &attached->erase_block, &guid_device_path,
+        attached->path, NULL);
     if (EFI_ERROR(status))
         return refuse(status, attached->digest, path, "the firmware takes no new disk");
     status = open_for_child(attached);
@@ -303,11 +298,20 @@ EFI_STATUS attach_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
     return status;
 }
 
-static EFI_STATUS settle_uninterrupted(struct attached *attached)
+/*
+ * Where a disk is gone for good, unplugged for instance, nothing can be made durable any more, and
+ * its bus waits for us to let go.
+ */
+static EFI_STATUS settle_or_lose(struct attached *attached)
 {
     EFI_TPL tpl = efi_boot->RaiseTPL(TPL_CALLBACK);
     EFI_STATUS status = quiesce_settle(attached);
 
+    if (EFI_ERROR(status) && request_claim()) {
+        if (EFI_ERROR(medium_probe(attached)))
+            status = EFI_SUCCESS;
+        request_release();
+    }
     efi_boot->RestoreTPL(tpl);
     return status;
 }
@@ -316,7 +320,7 @@ EFI_STATUS attach_stop_child(struct attached *attached)
 {
     EFI_STATUS status;
 
-    if (attached->is_stopping || EFI_ERROR(settle_uninterrupted(attached)))
+    if (attached->is_stopping || EFI_ERROR(settle_or_lose(attached)))
         return EFI_DEVICE_ERROR;
     /* From here on every write is settled at once: those above write back when they are told to
      * let go, and nobody could be told of a failure after that. */

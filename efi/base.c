@@ -82,6 +82,19 @@ static bool is_written(unsigned number)
            config_base_number(&config, &entry->partition) == CONFIG_ENTRIES_MAX;
 }
 
+/*
+ * What a partition says of its medium may be older than that is. In the middle of an image's
+ * opening nothing is read here; that will show.
+ */
+static bool takes_first_read(struct efi_block *block)
+{
+    if (request_claim()) {
+        efi_block_probe(block);
+        request_release();
+    }
+    return !EFI_ERROR(efi_block_medium(block));
+}
+
 EFI_STATUS base_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
                       const EFI_DEVICE_PATH *path)
 {
@@ -96,8 +109,10 @@ EFI_STATUS base_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
         return EFI_NOT_FOUND;
     if (bases[number].container != NULL)
         return EFI_ACCESS_DENIED;
-    bases[number].container = container;
     efi_block_init(&bases[number].block, parent);
+    if (!takes_first_read(&bases[number].block))
+        return EFI_NO_MEDIA;
+    bases[number].container = container;
     bases[number].block.disk.readonly |= !is_written(number);
     bases[number].takes_flush = path_takes_flush(path);
     say_add(&text, number < DATA_FIRST
@@ -154,6 +169,29 @@ bool base_takes_flush(const struct attached *attached)
             return false;
     }
     return true;
+}
+
+EFI_STATUS base_medium(const struct attached *attached)
+{
+    EFI_STATUS status = EFI_SUCCESS;
+
+    for (unsigned i = 0; i < attached->bases_count && !EFI_ERROR(status); i++)
+        status = efi_block_medium(&bases[attached->base_numbers[i]].block);
+    return status;
+}
+
+void base_probe(const struct attached *attached)
+{
+    for (unsigned i = 0; i < attached->bases_count; i++)
+        efi_block_probe(&bases[attached->base_numbers[i]].block);
+}
+
+void base_tend(void)
+{
+    for (unsigned i = 0; i < BASES_MAX; i++) {
+        if (bases[i].container != NULL && EFI_ERROR(efi_block_medium(&bases[i].block)))
+            medium_reconnect(bases[i].container);
+    }
 }
 
 EFI_STATUS base_stop(EFI_HANDLE container)

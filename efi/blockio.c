@@ -1,142 +1,45 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * EFI_BLOCK_IO_PROTOCOL (UEFI 2.10, 13.9) of an attached image: the checks, in the order callers
- * rely on, and from blocks to bytes.
+ * EFI_BLOCK_IO_PROTOCOL (UEFI 2.10, 13.9) of an attached image, and what its media fields say.
  *
- * Promises: all blocks or an error; a stale MediaId is told before anything else about a request is
- * looked at. What was written is durable when FlushBlocks returns success, and mostly long before:
- * quiesce.c tells when. ReadOnly follows the image, which may stop taking writes at any request.
+ * Promises: every call blocks. ReadOnly follows the image, which may stop taking writes at any
+ * request.
  *
- * Left to others: the frame of a request (request.c).
+ * Left to others: checks and work (transfer.c), the frame of a request (request.c).
  */
 #include "driver.h"
-
-#define BLOCK_BYTES QC_SECTOR_BYTES
-
-static EFI_STATUS check_request(struct attached *attached, UINT32 media_id, bool is_write)
-{
-    EFI_STATUS status = request_check_medium(attached);
-
-    if (EFI_ERROR(status))
-        return status;
-    if (media_id != attached->media.MediaId)
-        return EFI_MEDIA_CHANGED;
-    if (is_write && attached->media.ReadOnly)
-        return EFI_WRITE_PROTECTED;
-    return EFI_SUCCESS;
-}
-
-/* For size > 0. */
-static EFI_STATUS check_range(const EFI_BLOCK_IO_MEDIA *media, EFI_LBA lba, UINTN size,
-                              const void *buffer)
-{
-    if (buffer == NULL)
-        return EFI_INVALID_PARAMETER;
-    if (size % BLOCK_BYTES != 0)
-        return EFI_BAD_BUFFER_SIZE;
-    if (!request_is_inside(media, lba, size))
-        return EFI_INVALID_PARAMETER;
-    if (media->IoAlign > 1 && ((uintptr_t)buffer & (media->IoAlign - 1)) != 0)
-        return EFI_INVALID_PARAMETER;
-    return EFI_SUCCESS;
-}
-
-static EFI_STATUS read_checked(struct attached *attached, UINT32 media_id, EFI_LBA lba, UINTN size,
-                               void *buffer)
-{
-    EFI_STATUS status = check_request(attached, media_id, false);
-    qc_status why;
-
-    if (EFI_ERROR(status) || size == 0)
-        return status;
-    status = check_range(&attached->media, lba, size, buffer);
-    if (EFI_ERROR(status))
-        return status;
-    why = qc_read(&attached->image, lba * BLOCK_BYTES, buffer, size);
-    return why == QC_OK ? EFI_SUCCESS : request_failed(attached, "read", why);
-}
 
 static EFI_STATUS EFIAPI blockio_read(EFI_BLOCK_IO_PROTOCOL *This, UINT32 media_id, EFI_LBA lba,
                                       UINTN size, void *buffer)
 {
-    struct attached *attached = attached_by_block_io(This);
-    EFI_TPL tpl;
-    EFI_STATUS status = request_begin(attached, &tpl);
+    struct request request = {
+        .kind = REQUEST_READ, .media_id = media_id, .lba = lba, .size = size, .buffer = buffer};
 
-    if (EFI_ERROR(status))
-        return status;
-    return request_end(attached, tpl, read_checked(attached, media_id, lba, size, buffer));
-}
-
-static EFI_STATUS write_checked(struct attached *attached, UINT32 media_id, EFI_LBA lba, UINTN size,
-                                const void *buffer)
-{
-    EFI_STATUS status = check_request(attached, media_id, true);
-    qc_status why;
-
-    if (EFI_ERROR(status) || size == 0)
-        return status;
-    status = check_range(&attached->media, lba, size, buffer);
-    if (EFI_ERROR(status))
-        return status;
-    quiesce_before_change(attached);
-    why = qc_write(&attached->image, lba * BLOCK_BYTES, buffer, size);
-    if (why == QC_OK)
-        why = quiesce_after_change(attached);
-    return why == QC_OK ? EFI_SUCCESS : request_failed(attached, "write", why);
+    return request_submit(attached_by_protocol(This), &request);
 }
 
 static EFI_STATUS EFIAPI blockio_write(EFI_BLOCK_IO_PROTOCOL *This, UINT32 media_id, EFI_LBA lba,
                                        UINTN size, void *buffer)
 {
-    struct attached *attached = attached_by_block_io(This);
-    EFI_TPL tpl;
-    EFI_STATUS status = request_begin(attached, &tpl);
+    struct request request = {
+        .kind = REQUEST_WRITE, .media_id = media_id, .lba = lba, .size = size, .buffer = buffer};
 
-    if (EFI_ERROR(status))
-        return status;
-    return request_end(attached, tpl, write_checked(attached, media_id, lba, size, buffer));
-}
-
-static EFI_STATUS flush_checked(struct attached *attached)
-{
-    EFI_STATUS status = request_check_medium(attached);
-    qc_status why;
-
-    if (EFI_ERROR(status))
-        return status;
-    why = quiesce_flush(attached);
-    if (why == QC_OK)
-        return EFI_SUCCESS;
-    /* What was not durable when the image stopped taking writes never will be. */
-    return why == QC_READONLY ? EFI_DEVICE_ERROR : request_failed(attached, "flush", why);
+    return request_submit(attached_by_protocol(This), &request);
 }
 
 static EFI_STATUS EFIAPI blockio_flush(EFI_BLOCK_IO_PROTOCOL *This)
 {
-    struct attached *attached = attached_by_block_io(This);
-    EFI_TPL tpl;
-    EFI_STATUS status = request_begin(attached, &tpl);
+    struct request request = {.kind = REQUEST_FLUSH};
 
-    if (EFI_ERROR(status))
-        return status;
-    return request_end(attached, tpl, flush_checked(attached));
+    return request_submit(attached_by_protocol(This), &request);
 }
 
-/* There is no device of our own to reset: what was written is made durable, as if that were done.
- */
 static EFI_STATUS EFIAPI blockio_reset(EFI_BLOCK_IO_PROTOCOL *This, BOOLEAN extended)
 {
-    struct attached *attached = attached_by_block_io(This);
-    EFI_TPL tpl;
-    EFI_STATUS status = request_begin(attached, &tpl);
+    struct request request = {.kind = REQUEST_RESET};
 
     (void)extended;
-    if (EFI_ERROR(status))
-        return status;
-    if (!EFI_ERROR(request_check_medium(attached)))
-        status = flush_checked(attached);
-    return request_end(attached, tpl, EFI_ERROR(status) ? EFI_DEVICE_ERROR : EFI_SUCCESS);
+    return request_submit(attached_by_protocol(This), &request);
 }
 
 /* In our blocks; what the parent says of itself is in its own blocks, 0 if it says nothing. */
@@ -146,7 +49,7 @@ static UINT32 blocks_per_physical_block(const EFI_BLOCK_IO_PROTOCOL *parent)
                              ? parent->Media->LogicalBlocksPerPhysicalBlock
                              : 0;
 
-    return parent->Media->BlockSize / BLOCK_BYTES * (parents_own > 0 ? parents_own : 1);
+    return parent->Media->BlockSize / QC_SECTOR_BYTES * (parents_own > 0 ? parents_own : 1);
 }
 
 void blockio_init(struct attached *attached)
@@ -171,11 +74,12 @@ void blockio_init(struct attached *attached)
         .LogicalPartition = FALSE,
         .ReadOnly = is_readonly,
         .WriteCaching = !is_readonly, /* until FlushBlocks */
-        .BlockSize = BLOCK_BYTES,
+        .BlockSize = QC_SECTOR_BYTES,
         .IoAlign = parent->Media->IoAlign, /* buffers go down as they come */
-        .LastBlock = qc_size(&attached->image) / BLOCK_BYTES - 1,
+        .LastBlock = qc_size(&attached->image) / QC_SECTOR_BYTES - 1,
         .LowestAlignedLba = 0,
         .LogicalBlocksPerPhysicalBlock = blocks_per_physical_block(parent),
-        .OptimalTransferLengthGranularity = qc_info(&attached->image)->cluster_bytes / BLOCK_BYTES,
+        .OptimalTransferLengthGranularity =
+            qc_info(&attached->image)->cluster_bytes / QC_SECTOR_BYTES,
     };
 }

@@ -20,9 +20,11 @@
 #include "../drivers/efi_block.h"
 #include "config.h"
 #include "path.h"
+#include "proto/driver_diagnostics2.h"
 #include "proto/erase_block.h"
 
-#define ATTACHED_MAX 6u
+#define ATTACHED_MAX        6u
+#define ATTACHED_NAME_CHARS 80u
 #ifndef QC_CACHE_KIB
 #define QC_CACHE_KIB 1280
 #endif
@@ -32,6 +34,7 @@ struct attached {
     struct qc_cache cache;
     struct qc_image image;
     EFI_BLOCK_IO_PROTOCOL block_io;
+    EFI_BLOCK_IO2_PROTOCOL block_io2;
     EFI_BLOCK_IO_MEDIA media;
     EFI_ERASE_BLOCK_PROTOCOL erase_block;
     EFI_EVENT idle_timer, exit_event; /* NULL: not created */
@@ -53,13 +56,14 @@ struct attached {
     bool has_written;        /* since it was armed */
     bool is_due;             /* it fired on something unsettled */
     unsigned unwaited_count; /* writes of this burst that were committed at once */
+    CHAR16 container_name[ATTACHED_NAME_CHARS], child_name[ATTACHED_NAME_CHARS];
     uint8_t path[PATH_BYTES_MAX + sizeof(struct qcow2_node) + PATH_END_BYTES];
 };
 
 /* entry.c */
 extern EFI_SYSTEM_TABLE *efi_system;
 extern EFI_BOOT_SERVICES *efi_boot;
-extern EFI_GUID guid_block_io, guid_device_path, guid_disk_io, guid_erase_block;
+extern EFI_GUID guid_block_io, guid_block_io2, guid_device_path, guid_disk_io, guid_erase_block;
 EFI_STATUS EFIAPI efi_main(EFI_HANDLE image_handle, EFI_SYSTEM_TABLE *system);
 
 /* settings.c */
@@ -69,8 +73,17 @@ extern struct config config;
 /* Reads it, from the volume that the driver itself was loaded from (NULL: from none). */
 void settings_load(EFI_HANDLE image_handle, EFI_HANDLE volume);
 
-/* binding.c, name.c. Writable: tools that wrap a driver patch these structures in place. */
+/* secureboot.c */
+
+/* Where Secure Boot is on, takes from the configuration what widens it; whether it took any. */
+bool secureboot_narrow(struct config *settings);
+
+/*
+ * binding.c, diagnostics.c, name.c. Writable: tools that wrap a driver patch these structures in
+ * place.
+ */
 extern EFI_DRIVER_BINDING_PROTOCOL driver_binding;
+extern EFI_DRIVER_DIAGNOSTICS2_PROTOCOL driver_diagnostics2;
 extern EFI_COMPONENT_NAME_PROTOCOL component_name;
 extern EFI_COMPONENT_NAME2_PROTOCOL component_name2;
 
@@ -86,14 +99,17 @@ extern EFI_COMPONENT_NAME2_PROTOCOL component_name2;
  */
 EFI_STATUS attach_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
                         const EFI_DEVICE_PATH *path, bool with_child);
-/* Settles the image and takes the child away. On an error all is as before, and works. */
+/*
+ * Settles the image, unless its medium is gone, and takes the child away. On an error all is as
+ * before, and works.
+ */
 EFI_STATUS attach_stop_child(struct attached *attached);
 /* Frees the slot of a container that has no child. */
 void attach_release(struct attached *attached);
 /* Slots by what they belong to; NULL where it is none of ours (or NULL). */
 struct attached *attached_by_container(EFI_HANDLE container);
-struct attached *attached_by_block_io(const EFI_BLOCK_IO_PROTOCOL *block_io);
-struct attached *attached_by_erase_block(const EFI_ERASE_BLOCK_PROTOCOL *erase_block);
+/* protocol: any of those that its child has. */
+struct attached *attached_by_protocol(const void *protocol);
 /* Any attached image, NULL when there is none. */
 struct attached *attached_any(void);
 /* The slots by number, up to ATTACHED_MAX, free ones included. */
@@ -104,12 +120,17 @@ struct attached *attached_slot(unsigned i);
 /*
  * Takes a container that is ours by now as the base, or the data file, that the configuration says
  * it is. EFI_NOT_FOUND: it says nothing of the kind. EFI_ACCESS_DENIED: another partition is that
- * one. In what follows a data file is a base too.
+ * one. EFI_NO_MEDIA: it cannot be read. In what follows a data file is a base too.
  */
 EFI_STATUS base_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
                       const EFI_DEVICE_PATH *path);
 /* Lets it go, after the images above it; EFI_DEVICE_ERROR where one of them does not go. */
 EFI_STATUS base_stop(EFI_HANDLE container);
+/* As medium_status, and what medium_probe needs, for the bases of an image. */
+EFI_STATUS base_medium(const struct attached *attached);
+void base_probe(const struct attached *attached);
+/* Lets the bases go whose medium went, with the images above them. */
+void base_tend(void);
 /* Whether a handle is a base, and any base there is, NULL where none is. */
 bool base_is(EFI_HANDLE container);
 bool base_is_data_file(EFI_HANDLE container);
@@ -121,7 +142,26 @@ void base_wake(void);
 /* Makes the slot ready for an image that may have layers below it. */
 void base_init(struct attached *attached);
 
-/* request.c: what Block I/O and Erase Block share. */
+/* request.c: the frame of every request, whichever protocol it comes through. */
+
+enum request_kind { REQUEST_READ, REQUEST_WRITE, REQUEST_ERASE, REQUEST_FLUSH, REQUEST_RESET };
+
+struct request {
+    enum request_kind kind;
+    UINT32 media_id; /* READ, WRITE and ERASE, as the next two */
+    EFI_LBA lba;
+    UINTN size;                  /* bytes */
+    void *buffer;                /* READ and WRITE */
+    EFI_EVENT event;             /* signalled when the request is done; NULL: the caller waits */
+    EFI_STATUS *ret_transaction; /* with an event: set before it is signalled */
+};
+
+/*
+ * Does a request and completes it. An error is returned, and then nothing is signalled. All is done
+ * when the call returns, one request at a time: so a flush is behind everything before it.
+ * attached NULL is EFI_INVALID_PARAMETER.
+ */
+EFI_STATUS request_submit(struct attached *attached, const struct request *request);
 
 /*
  * The right to use what all images share, for those who do I/O outside of a request. False while
@@ -132,26 +172,42 @@ void request_release(void);
 bool request_is_running(void);
 
 /*
- * Begins a request: nothing interrupts it then, and no other begins before request_end(). attached
- * NULL is EFI_INVALID_PARAMETER. What is due to be committed is committed first.
+ * Begins what is done like a request: nothing interrupts it then, and no other begins before
+ * request_end(). What is due to be committed is committed first.
  */
 EFI_STATUS request_begin(struct attached *attached, EFI_TPL *ret_tpl);
 /* Returns status. */
 EFI_STATUS request_end(struct attached *attached, EFI_TPL tpl, EFI_STATUS status);
 /* The medium is ReadOnly from the moment on in which the image takes no more writes. */
 void request_follow_image(struct attached *attached);
-/* EFI_NO_MEDIA or EFI_MEDIA_CHANGED where the medium is not the one the image was opened on. */
-EFI_STATUS request_check_medium(struct attached *attached);
-/* Whether size bytes at lba, at least one block, lie on the disk and are whole blocks. */
-bool request_is_inside(const EFI_BLOCK_IO_MEDIA *media, EFI_LBA lba, UINTN size);
 /* What callers are told of an error of the engine. Said on the console, once per kind of error. */
 EFI_STATUS request_failed(struct attached *attached, const char *what, qc_status why);
 
-/* blockio.c, eraseblock.c */
+/* transfer.c: what a request does, within its frame. */
+EFI_STATUS transfer_run(struct attached *attached, const struct request *request);
 
-/* Fill media and block_io, and erase_block, of a slot whose image is open. */
+/* blockio.c, blockio2.c, eraseblock.c */
+
+/* Fill media and the protocols of a slot whose image is open; blockio_init comes first. */
 void blockio_init(struct attached *attached);
+void blockio2_init(struct attached *attached);
 void eraseblock_init(struct attached *attached);
+
+/* medium.c */
+
+/*
+ * EFI_NO_MEDIA or EFI_MEDIA_CHANGED where a medium that the image needs is not the one it was
+ * opened on; EFI_NO_MEDIA ever after. No disk is asked, and nothing said.
+ */
+EFI_STATUS medium_status(const struct attached *attached);
+/* The same, and if it went just now, that is said, and the image goes at the next safe moment. */
+EFI_STATUS medium_check(struct attached *attached);
+/* The same after asking the disks: one that cannot even read is gone. Within a claim. */
+EFI_STATUS medium_probe(struct attached *attached);
+/* Lets the images go whose medium went. No driver below or above them may be on the stack. */
+void medium_tend(void);
+/* Takes a container from us and connects it anew. */
+void medium_reconnect(EFI_HANDLE container);
 
 /* quiesce.c */
 

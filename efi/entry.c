@@ -13,6 +13,7 @@
 EFI_SYSTEM_TABLE *efi_system;
 EFI_BOOT_SERVICES *efi_boot;
 EFI_GUID guid_block_io = EFI_BLOCK_IO_PROTOCOL_GUID;
+EFI_GUID guid_block_io2 = EFI_BLOCK_IO2_PROTOCOL_GUID;
 EFI_GUID guid_device_path = EFI_DEVICE_PATH_PROTOCOL_GUID;
 EFI_GUID guid_disk_io = EFI_DISK_IO_PROTOCOL_GUID;
 EFI_GUID guid_erase_block = EFI_ERASE_BLOCK_PROTOCOL_GUID;
@@ -21,6 +22,7 @@ static EFI_GUID guid_loaded_image = EFI_LOADED_IMAGE_PROTOCOL_GUID;
 static EFI_GUID guid_driver_binding = EFI_DRIVER_BINDING_PROTOCOL_GUID;
 static EFI_GUID guid_component_name = EFI_COMPONENT_NAME_PROTOCOL_GUID;
 static EFI_GUID guid_component_name2 = EFI_COMPONENT_NAME2_PROTOCOL_GUID;
+static EFI_GUID guid_driver_diagnostics2 = EFI_DRIVER_DIAGNOSTICS2_PROTOCOL_GUID;
 static EFI_GUID guid_supported_version = EFI_DRIVER_SUPPORTED_EFI_VERSION_PROTOCOL_GUID;
 static EFI_GUID guid_driver = QCOW2_DRIVER_GUID;
 
@@ -45,8 +47,9 @@ static EFI_STATUS EFIAPI driver_unload(EFI_HANDLE image_handle)
     }
     status = efi_boot->UninstallMultipleProtocolInterfaces(
         image_handle, &guid_driver_binding, &driver_binding, &guid_component_name2,
-        &component_name2, &guid_component_name, &component_name, &guid_supported_version,
-        &supported_version, &guid_driver, &driver_binding, NULL);
+        &component_name2, &guid_component_name, &component_name, &guid_driver_diagnostics2,
+        &driver_diagnostics2, &guid_supported_version, &supported_version, &guid_driver,
+        &driver_binding, NULL);
     if (!EFI_ERROR(status))
         quiesce_unload();
     return status;
@@ -75,8 +78,9 @@ EFI_STATUS EFIAPI efi_main(EFI_HANDLE image_handle, EFI_SYSTEM_TABLE *system)
     driver_binding.DriverBindingHandle = image_handle;
     status = efi_boot->InstallMultipleProtocolInterfaces(
         &image_handle, &guid_driver_binding, &driver_binding, &guid_component_name2,
-        &component_name2, &guid_component_name, &component_name, &guid_supported_version,
-        &supported_version, &guid_driver, &driver_binding, NULL);
+        &component_name2, &guid_component_name, &component_name, &guid_driver_diagnostics2,
+        &driver_diagnostics2, &guid_supported_version, &supported_version, &guid_driver,
+        &driver_binding, NULL);
     if (EFI_ERROR(status))
         quiesce_unload();
     return status;

@@ -3,49 +3,24 @@
  * EFI_ERASE_BLOCK_PROTOCOL (UEFI 2.10, 13.12) of an attached image: blocks that read as zeros
  * afterwards.
  *
- * Promises: the whole range reads as zeros and nothing beside it changes; whole clusters let their
- * space go. An erase is complete when the call returns, and its event is signalled by then; a call
+ * Promises: an erase is complete when the call returns, and its event is signalled by then; a call
  * that fails signals nothing. Volatile until FlushBlocks, as a write is.
+ *
+ * Left to others: checks and work (transfer.c), completing (request.c).
  */
 #include "driver.h"
-
-static EFI_STATUS erase_checked(struct attached *attached, UINT32 media_id, EFI_LBA lba, UINTN size)
-{
-    EFI_STATUS status = request_check_medium(attached);
-    qc_status why;
-
-    if (EFI_ERROR(status))
-        return status;
-    if (attached->media.ReadOnly)
-        return EFI_WRITE_PROTECTED;
-    if (media_id != attached->media.MediaId)
-        return EFI_MEDIA_CHANGED;
-    if (size == 0)
-        return EFI_SUCCESS;
-    if (!request_is_inside(&attached->media, lba, size))
-        return EFI_INVALID_PARAMETER;
-    quiesce_before_change(attached);
-    why = qc_zero(&attached->image, lba * QC_SECTOR_BYTES, size, true);
-    if (why == QC_OK)
-        why = quiesce_after_change(attached);
-    return why == QC_OK ? EFI_SUCCESS : request_failed(attached, "erase", why);
-}
 
 static EFI_STATUS EFIAPI eraseblock_erase(EFI_ERASE_BLOCK_PROTOCOL *This, UINT32 media_id,
                                           EFI_LBA lba, EFI_ERASE_BLOCK_TOKEN *token, UINTN size)
 {
-    struct attached *attached = attached_by_erase_block(This);
-    EFI_TPL tpl;
-    EFI_STATUS status = request_begin(attached, &tpl);
+    struct request request = {
+        .kind = REQUEST_ERASE, .media_id = media_id, .lba = lba, .size = size};
 
-    if (EFI_ERROR(status))
-        return status;
-    status = request_end(attached, tpl, erase_checked(attached, media_id, lba, size));
-    if (!EFI_ERROR(status) && token != NULL && token->Event != NULL) {
-        token->TransactionStatus = EFI_SUCCESS;
-        efi_boot->SignalEvent(token->Event);
+    if (token != NULL && token->Event != NULL) {
+        request.event = token->Event;
+        request.ret_transaction = &token->TransactionStatus;
     }
-    return status;
+    return request_submit(attached_by_protocol(This), &request);
 }
 
 void eraseblock_init(struct attached *attached)

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
  * EFI_COMPONENT_NAME2_PROTOCOL and its predecessor (UEFI 2.10, 11.5): what tools call the driver,
- * its containers and its images.
+ * its containers and its images. A child's name tells what a user knows the image by: its entry in
+ * the configuration, its size, and what is special about it.
  *
  * The two differ in how they write languages, RFC 4646 here and ISO 639-2 there; the rest is
  * shared.
  */
 #include "driver.h"
+#include "say.h"
 
 static bool is_same(const char *a, const char *b)
 {
@@ -27,23 +29,67 @@ static EFI_STATUS driver_name(const CHAR8 *language, const char *spoken, CHAR16 
     return EFI_SUCCESS;
 }
 
+/* Each name in its slot, made anew each time: what it says may have changed. */
+static CHAR16 *write_name(CHAR16 name[ATTACHED_NAME_CHARS], const struct say_text *text)
+{
+    size_t len = text->len < ATTACHED_NAME_CHARS ? text->len : ATTACHED_NAME_CHARS - 1;
+
+    for (size_t i = 0; i < len; i++)
+        name[i] = (CHAR16)text->bytes[i];
+    name[len] = 0;
+    return name;
+}
+
+static void add_entry(struct say_text *text, const struct attached *attached)
+{
+    if (attached->entry != NULL) {
+        say_add(text, " ");
+        say_add(text, attached->entry->name);
+    }
+}
+
+static CHAR16 *container_name(struct attached *attached)
+{
+    struct say_text text = {0};
+
+    say_add(&text, "container of qcow2 image");
+    add_entry(&text, attached);
+    return write_name(attached->container_name, &text);
+}
+
+static CHAR16 *child_name(struct attached *attached)
+{
+    struct say_text text = {0};
+
+    say_add(&text, "qcow2 image");
+    add_entry(&text, attached);
+    say_add(&text, ", ");
+    say_add_size(&text, qc_size(&attached->image), 1);
+    if (!attached->media.MediaPresent)
+        say_add(&text, ", medium gone");
+    else if (attached->media.ReadOnly)
+        say_add(&text, ", read-only");
+    return write_name(attached->child_name, &text);
+}
+
 static EFI_STATUS controller_name(EFI_HANDLE controller, EFI_HANDLE child, const CHAR8 *language,
                                   const char *spoken, CHAR16 **ret_name)
 {
-    const struct attached *attached;
+    struct attached *attached = attached_by_container(controller);
 
     if (controller == NULL || language == NULL || ret_name == NULL)
         return EFI_INVALID_PARAMETER;
-    attached = attached_by_container(controller);
-    if (base_is(controller) && child == NULL && is_same((const char *)language, spoken)) {
+    if (!is_same((const char *)language, spoken))
+        return EFI_UNSUPPORTED;
+    if (base_is(controller) && child == NULL)
         *ret_name = base_is_data_file(controller) ? L"data file of a qcow2 disk image"
                                                   : L"base of qcow2 disk images";
-        return EFI_SUCCESS;
-    }
-    if (attached == NULL || (child != NULL && child != attached->child) ||
-        !is_same((const char *)language, spoken))
+    else if (attached != NULL && child == NULL)
+        *ret_name = container_name(attached);
+    else if (attached != NULL && child == attached->child)
+        *ret_name = child_name(attached);
+    else
         return EFI_UNSUPPORTED;
-    *ret_name = child == NULL ? L"qcow2 container" : L"qcow2 disk image";
     return EFI_SUCCESS;
 }
 

@@ -6,7 +6,7 @@
  * idle time later, at the first moment at which that is safe, and at the end of boot services. No
  * disk I/O is done from a timer. A commit that fails is said once and tried again.
  *
- * Left to others: FlushBlocks of callers (blockio.c) and the order of a commit (core/commit.c).
+ * Left to others: FlushBlocks of callers (transfer.c) and the order of a commit (core/commit.c).
  */
 #include "driver.h"
 #include "proto/event_groups.h"
@@ -74,7 +74,7 @@ static qc_status settle(struct attached *attached)
 static bool is_settleable(struct attached *attached)
 {
     return attached->child != NULL && attached->is_unsettled && !attached->is_gone &&
-           !request_is_running() && !EFI_ERROR(request_check_medium(attached));
+           !request_is_running() && !EFI_ERROR(medium_status(attached));
 }
 
 EFI_STATUS quiesce_settle(struct attached *attached)
@@ -126,7 +126,7 @@ void quiesce_if_due(struct attached *attached)
 {
     qc_status why;
 
-    if (!attached->is_due || EFI_ERROR(request_check_medium(attached)))
+    if (!attached->is_due || EFI_ERROR(medium_status(attached)))
         return;
     attached->is_due = false;
     why = qc_flush(&attached->image);
@@ -146,6 +146,7 @@ static void EFIAPI on_idle(EFI_EVENT event, void *context)
         if (attached->is_due || (attached->is_unsettled && !attached->is_armed))
             quiesce_settle(attached);
     }
+    medium_tend();
 }
 
 static void EFIAPI on_ready_to_boot(EFI_EVENT event, void *context)

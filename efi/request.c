@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
  * The frame of every request to an attached image: the task priority, one request at a time of
- * all images together, the medium, the range, and what callers are told when the engine fails.
+ * all images together, completing, and what callers are told when the engine fails.
  *
  * Promises: a request that comes while another runs, above TPL_CALLBACK, or after boot services
  * have ended fails and touches nothing. Errors are said once per image and kind.
+ *
+ * Left to others: what a request does (transfer.c).
  */
 #include "driver.h"
 #include "say.h"
@@ -78,37 +80,32 @@ EFI_STATUS request_end(struct attached *attached, EFI_TPL tpl, EFI_STATUS status
     return status;
 }
 
-/* The image goes with the medium it was opened on, and does not come back by itself. */
-EFI_STATUS request_check_medium(struct attached *attached)
+EFI_STATUS request_submit(struct attached *attached, const struct request *request)
 {
-    const EFI_BLOCK_IO_MEDIA *below = attached->block.parent->Media;
+    EFI_TPL tpl;
+    EFI_STATUS status = request_begin(attached, &tpl);
 
-    if (!attached->media.MediaPresent)
-        return EFI_NO_MEDIA;
-    if (below->MediaPresent && below->MediaId == attached->block.media_id)
-        return EFI_SUCCESS;
-    attached->media.MediaPresent = FALSE;
-    return below->MediaPresent ? EFI_MEDIA_CHANGED : EFI_NO_MEDIA;
-}
-
-bool request_is_inside(const EFI_BLOCK_IO_MEDIA *media, EFI_LBA lba, UINTN size)
-{
-    return size % media->BlockSize == 0 && lba <= media->LastBlock &&
-           size / media->BlockSize - 1 <= media->LastBlock - lba;
+    if (EFI_ERROR(status))
+        return status;
+    status = request_end(attached, tpl, transfer_run(attached, request));
+    /* Outside of the frame: who is notified may well come with the next request. */
+    if (!EFI_ERROR(status) && request->event != NULL) {
+        *request->ret_transaction = EFI_SUCCESS;
+        efi_boot->SignalEvent(request->event);
+    }
+    return status;
 }
 
 EFI_STATUS request_failed(struct attached *attached, const char *what, qc_status why)
 {
-    EFI_STATUS below = attached->block.last_status;
+    EFI_STATUS medium = medium_check(attached);
     const EFI_DEVICE_PATH *path = (const EFI_DEVICE_PATH *)attached->path;
     struct say_text text = {0};
 
     if (why == QC_READONLY)
         return EFI_WRITE_PROTECTED;
-    if (why == QC_IO && (below == EFI_NO_MEDIA || below == EFI_MEDIA_CHANGED)) {
-        attached->media.MediaPresent = FALSE;
-        return below;
-    }
+    if (why == QC_IO && EFI_ERROR(medium))
+        return medium;
     say_add(&text, what);
     say_add(&text, " error: ");
     say_add(&text, qc_detail(&attached->image));

@@ -92,16 +92,20 @@ static void print_path(const EFI_DEVICE_PATH *path)
     efi_boot->FreePool(text);
 }
 
-void say_once(uint64_t digest, const EFI_DEVICE_PATH *path, const struct say_text *text)
+void say_line(const EFI_DEVICE_PATH *path, const struct say_text *text)
 {
     static CHAR16 wide[SAY_BYTES];
 
-    if (!is_new(digest))
-        return;
     for (size_t i = 0; i <= text->len; i++)
         wide[i] = (CHAR16)text->bytes[i];
     print(L"qcow2: ");
     print_path(path);
     print(wide);
     print(L"\r\n");
+}
+
+void say_once(uint64_t digest, const EFI_DEVICE_PATH *path, const struct say_text *text)
+{
+    if (is_new(digest))
+        say_line(path, text);
 }

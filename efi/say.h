@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * One line on the console about one medium, once.
+ * One line on the console about one medium, once or each time.
  *
  * A line is `qcow2: <device path>: <sentence>`. The firmware connects its devices many times over;
  * what was said about a medium is remembered by a digest, and not said again.
@@ -33,6 +33,7 @@ void say_add_size(struct say_text *text, uint64_t bytes, unsigned tenths);
 /* Continues a digest (FNV-1a, 64 bits). */
 uint64_t say_digest(uint64_t digest, const void *bytes, size_t bytes_count);
 
+void say_line(const EFI_DEVICE_PATH *path, const struct say_text *text);
 /* Says it, unless a line with the same digest is remembered. */
 void say_once(uint64_t digest, const EFI_DEVICE_PATH *path, const struct say_text *text);
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import machine
-from conftest import crc, select, virtio
+from conftest import base, crc, entry, select, virtio
 
 CHECKS = 53  # without those on alignment, whose number is the disk's to say
 
@@ -106,8 +106,25 @@ def test_path_and_names(rig):
     assert first["text"].startswith("PciRoot(0x0)/Pci(0x10,0x0)/HD(1,GPT,")
     assert first["text"].endswith("/VenMedia(89F74F3B-8085-416E-A53A-6E61F7FFC4AC,0100)")
     names = {key: text for answer in report.all("names") for key, text in answer.items()}
-    for key in ("driver", "disk", "child"):
-        assert "qcow2" in names.pop(key)
+    assert names.pop("driver") == "qcow2 disk image driver"
+    assert names.pop("disk") == "container of qcow2 image"
+    assert names.pop("child") == "qcow2 image, 4.0 MiB"
     assert names == {"nolanguage": "INVALID_PARAMETER", "nobuffer": "INVALID_PARAMETER",
                      "klingon": "UNSUPPORTED", "nodisk": "INVALID_PARAMETER",
                      "foreign": "UNSUPPORTED", "notchild": "UNSUPPORTED"}
+
+
+def test_names_of_entries(rig):
+    """What the configuration calls an image, and what is special about it, is in its names."""
+    image = rig.image("data-v3-64k")
+    disk = rig.partitioned("names", [image, image])
+    report = rig.configured(entry("debian", "names", 1, "readonly yes", base("names", 2)),
+                            [select(part=1), "names", "below gone", "read child 0 1", "names",
+                             "below back", select(part=2), "names"], virtio(disk))
+    names = [{key: text for answer in report.all("names")[start:start + 9]
+              for key, text in answer.items()} for start in (0, 9, 18)]
+    assert names[0]["disk"] == names[1]["disk"] == "container of qcow2 image debian"
+    assert [answer["child"] for answer in names] == [
+        "qcow2 image debian, 4.0 MiB, read-only", "qcow2 image debian, 4.0 MiB, medium gone",
+        "base of qcow2 disk images"]
+    assert names[2]["disk"] == "base of qcow2 disk images"

@@ -100,6 +100,26 @@ def test_second_copy_leaves(rig, two_images):
     assert_nothing_left(report)
 
 
+def test_stop_fails(rig, two_images):
+    """Somebody does not let go of a protocol: all of the image is as before, and goes later."""
+    disk, content, raw = two_images
+    report = rig.loaded([select(part=1), "opens", "handles", "hold", "stop", "disconnect", "unload",
+                         "opens", "sum child 64", "way event", "sum child 64", "way plain",
+                         "erase 0 0", "write child 100 8 1", "hold end", "disconnect", "opens",
+                         "reconnect 1", "handles", "file FOLDER\\FILE.BIN", "tpl"], disk)
+    assert report.all("hold") == [{"status": "SUCCESS"}] * 2
+    for answer in (report.one("stop"), report.all("disconnect")[0], report.one("unload")):
+        assert answer["status"] != "SUCCESS"
+    assert report.all("disconnect")[1] == {"status": "SUCCESS"}
+    assert [answer["ours"] for answer in report.all("opens")] == ["2", "2", "0"]
+    assert [answer["crc"] for answer in report.all("sum")] == [crc(raw)] * 2
+    assert report.one("erase")["status"] == report.one("write")["status"] == "SUCCESS"
+    first, second = report.all("handles")
+    assert first == second and first["children"] == "2"
+    assert report.one("file")["crc"] == crc(content)
+    assert report.one("tpl")["tpl"] == "4"
+
+
 def test_whole_disk_reconnects(rig, two_images):
     """Reconnecting the disk takes its partitions, and the images on them, down and up again."""
     disk, _, raw = two_images

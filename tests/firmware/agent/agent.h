@@ -17,7 +17,7 @@
 
 #define AGENT_WORDS_MAX    6u
 #define AGENT_HANDLES_MAX  512u
-#define AGENT_BUFFER_BYTES (1u << 20)
+#define AGENT_BUFFER_BYTES (8u << 20)
 /* Room after the buffer's end, for reads into misaligned places. */
 #define AGENT_SLACK_BYTES 8192u
 
@@ -84,6 +84,17 @@ void judge(const char *name, EFI_STATUS got, EFI_STATUS want);
 /* A file of the volume inside the image; mode as EFI_FILE_PROTOCOL.Open wants it. */
 EFI_STATUS open_file(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file);
 
+/*
+ * ways.c: a call in the way that the script chose. blocks NULL: the child's function gets NULL as
+ * its own protocol.
+ */
+EFI_STATUS way_read(EFI_BLOCK_IO_PROTOCOL *blocks, uint32_t id, uint64_t lba, size_t len,
+                    void *buf);
+EFI_STATUS way_write(EFI_BLOCK_IO_PROTOCOL *blocks, uint32_t id, uint64_t lba, size_t len,
+                     void *buf);
+EFI_STATUS way_flush(EFI_BLOCK_IO_PROTOCOL *blocks);
+EFI_STATUS way_reset(EFI_BLOCK_IO_PROTOCOL *blocks, bool extended);
+
 /* The orders. words[0] is the order itself; missing words are "". */
 uint64_t number(const char *word);
 void order_load(char **words);
@@ -131,5 +142,14 @@ void order_config(char **words);
 void order_reenter(char **words);
 void order_interrupt(char **words);
 void order_answered(char **words);
+void order_way(char **words);
+void order_chain(char **words);
+void order_layers(char **words);
+void order_disk2(char **words);
+void order_diagnose(char **words);
+void order_checkdiagnose(char **words);
+void order_below(char **words);
+void order_hold(char **words);
+void order_wrap(char **words);
 
 #endif

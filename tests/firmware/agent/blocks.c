@@ -14,6 +14,8 @@ _Alignas(4096) uint8_t agent_buffer[AGENT_BUFFER_BYTES + AGENT_SLACK_BYTES];
 static EFI_BLOCK_READ parent_read;
 static uint64_t read_count;
 static uint64_t read_bytes;
+static EFI_BLOCK_WRITE parent_write;
+static uint64_t write_count;
 static EFI_BLOCK_FLUSH parent_flush;
 uint64_t flush_count;
 
@@ -49,7 +51,7 @@ void order_read(char **words)
             say(" toolong");
         } else {
             EFI_STATUS status =
-                blocks->ReadBlocks(blocks, blocks->Media->MediaId, number(words[2]), len, buf);
+                way_read(blocks, blocks->Media->MediaId, number(words[2]), len, buf);
             say_status("status", status);
             say_hex("crc", status == EFI_SUCCESS ? crc32_more(0, buf, len) : 0);
         }
@@ -73,7 +75,7 @@ void order_sum(char **words)
             status = EFI_INVALID_PARAMETER;
             break;
         }
-        status = blocks->ReadBlocks(blocks, blocks->Media->MediaId, lba, len, agent_buffer);
+        status = way_read(blocks, blocks->Media->MediaId, lba, len, agent_buffer);
         if (status == EFI_SUCCESS) {
             crc = crc32_more(crc, agent_buffer, len);
             lba += now;
@@ -164,13 +166,21 @@ static EFI_STATUS EFIAPI counted_read(EFI_BLOCK_IO_PROTOCOL *self, UINT32 media_
     return parent_read(self, media_id, lba, len, buf);
 }
 
+static EFI_STATUS EFIAPI counted_write(EFI_BLOCK_IO_PROTOCOL *self, UINT32 media_id, EFI_LBA lba,
+                                       UINTN len, VOID *buf)
+{
+    write_count++;
+    return parent_write(self, media_id, lba, len, buf);
+}
+
 static EFI_STATUS EFIAPI counted_flush(EFI_BLOCK_IO_PROTOCOL *self)
 {
     flush_count++;
     return parent_flush(self);
 }
 
-/* count begin: notes reads and flushes of the parent from now on; count end: says how many. */
+/* count begin: notes reads, writes and flushes of the parent from now on; count end: says how many.
+ */
 void order_count(char **words)
 {
     EFI_BLOCK_IO_PROTOCOL *blocks = find_protocol(agent.parent, &guid_block_io);
@@ -180,17 +190,24 @@ void order_count(char **words)
     } else if (words[1][0] == 'b') {
         read_count = 0;
         read_bytes = 0;
+        write_count = 0;
         flush_count = 0;
         parent_read = blocks->ReadBlocks;
+        parent_write = blocks->WriteBlocks;
         parent_flush = blocks->FlushBlocks;
         blocks->ReadBlocks = counted_read;
+        blocks->WriteBlocks = counted_write;
         blocks->FlushBlocks = counted_flush;
     } else {
         blocks->ReadBlocks = parent_read;
+        blocks->WriteBlocks = parent_write;
         blocks->FlushBlocks = parent_flush;
         say_number("reads", read_count);
         say_number("bytes", read_bytes);
         say_number("flushes", flush_count);
+        say_end();
+        say("counted:");
+        say_number("writes", write_count);
         flush_count = 0;
     }
     say_end();

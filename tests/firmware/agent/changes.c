@@ -41,8 +41,7 @@ void order_write(char **words)
         } else {
             pattern(buf, number(words[4]), lba * blocks->Media->BlockSize / SECTOR_BYTES,
                     len / SECTOR_BYTES);
-            say_status("status",
-                       blocks->WriteBlocks(blocks, blocks->Media->MediaId, lba, len, buf));
+            say_status("status", way_write(blocks, blocks->Media->MediaId, lba, len, buf));
         }
     }
     say_end();
@@ -52,7 +51,7 @@ void order_flush(char **words)
 {
     EFI_BLOCK_IO_PROTOCOL *blocks = find_named(words[1]);
     say("flush:");
-    say_status("status", blocks == NULL ? EFI_NOT_FOUND : blocks->FlushBlocks(blocks));
+    say_status("status", blocks == NULL ? EFI_NOT_FOUND : way_flush(blocks));
     if (flush_count != 0)
         say_number("downflushes", flush_count);
     say_end();
@@ -62,7 +61,7 @@ void order_reset(char **words)
 {
     EFI_BLOCK_IO_PROTOCOL *blocks = find_named(words[1]);
     say("reset:");
-    say_status("status", blocks == NULL ? EFI_NOT_FOUND : blocks->Reset(blocks, FALSE));
+    say_status("status", blocks == NULL ? EFI_NOT_FOUND : way_reset(blocks, FALSE));
     say_end();
 }
 

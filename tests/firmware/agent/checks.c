@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * What single calls of the child's Block I/O must answer, several wrong arguments at once included:
- * the specification and its conformance tests fix which of them wins (UEFI 2.10, 13.9). One line a
- * check, PASS or FAIL. What may be written at all is changes.c's; here no write gets through.
+ * What single calls of the child's Block I/O, or Block I/O 2, must answer, several wrong arguments
+ * at once included: the specification and its conformance tests fix which of them wins
+ * (UEFI 2.10, 13.9, 13.10). One line a check, PASS or FAIL. What may be written at all is
+ * changes.c's; here no write gets through.
  */
 #include "agent.h"
 
@@ -99,8 +100,8 @@ static void check_reads(EFI_BLOCK_IO_PROTOCOL *blocks)
         uint64_t lba = reads[i].lba + (reads[i].at_end ? blocks->Media->LastBlock : 0);
         void *buf = reads[i].buffer == GOOD ? agent_buffer : NULL;
         judge(reads[i].name,
-              blocks->ReadBlocks(blocks, blocks->Media->MediaId + (uint32_t)reads[i].id_delta, lba,
-                                 reads[i].len, buf),
+              way_read(blocks, blocks->Media->MediaId + (uint32_t)reads[i].id_delta, lba,
+                       reads[i].len, buf),
               reads[i].want);
     }
 }
@@ -111,8 +112,8 @@ static void check_writes(EFI_BLOCK_IO_PROTOCOL *blocks)
         uint64_t lba = writes[i].lba + (writes[i].at_end ? blocks->Media->LastBlock : 0);
         void *buf = writes[i].buffer == GOOD ? agent_buffer : NULL;
         judge(writes[i].name,
-              blocks->WriteBlocks(blocks, blocks->Media->MediaId + (uint32_t)writes[i].id_delta,
-                                  lba, writes[i].len, buf),
+              way_write(blocks, blocks->Media->MediaId + (uint32_t)writes[i].id_delta, lba,
+                        writes[i].len, buf),
               blocks->Media->ReadOnly ? writes[i].want : writes[i].want_writable);
     }
 }
@@ -122,14 +123,12 @@ static void check_alignment(EFI_BLOCK_IO_PROTOCOL *blocks)
 {
     EFI_BLOCK_IO_MEDIA *media = blocks->Media;
     for (uint32_t off = 1; off < media->IoAlign && off < AGENT_SLACK_BYTES; off *= 2) {
-        judge("misaligned", blocks->ReadBlocks(blocks, media->MediaId, 0, 512, agent_buffer + off),
+        judge("misaligned", way_read(blocks, media->MediaId, 0, 512, agent_buffer + off),
               EFI_INVALID_PARAMETER);
-        judge("misaligned-and-id",
-              blocks->ReadBlocks(blocks, media->MediaId + 1, 0, 512, agent_buffer + off),
+        judge("misaligned-and-id", way_read(blocks, media->MediaId + 1, 0, 512, agent_buffer + off),
               EFI_MEDIA_CHANGED);
         if (!media->ReadOnly)
-            judge("misaligned-write",
-                  blocks->WriteBlocks(blocks, media->MediaId, 0, 512, agent_buffer + off),
+            judge("misaligned-write", way_write(blocks, media->MediaId, 0, 512, agent_buffer + off),
                   EFI_INVALID_PARAMETER);
     }
 }
@@ -140,7 +139,7 @@ static void check_guards(EFI_BLOCK_IO_PROTOCOL *blocks)
     uint8_t *buf = agent_buffer + 4096;
     bool kept = true;
     agent.bs->SetMem(buf - GUARD_BYTES, 512 + 2 * GUARD_BYTES, GUARD_BYTE);
-    EFI_STATUS status = blocks->ReadBlocks(blocks, blocks->Media->MediaId, 1, 512, buf);
+    EFI_STATUS status = way_read(blocks, blocks->Media->MediaId, 1, 512, buf);
     for (size_t i = 1; i <= GUARD_BYTES; i++)
         kept = kept && buf[0 - i] == GUARD_BYTE && buf[511 + i] == GUARD_BYTE;
     judge("guards", kept ? status : EFI_BUFFER_TOO_SMALL, EFI_SUCCESS);
@@ -149,7 +148,7 @@ static void check_guards(EFI_BLOCK_IO_PROTOCOL *blocks)
 static EFI_STATUS read_at_tpl(EFI_BLOCK_IO_PROTOCOL *blocks, EFI_TPL tpl, bool *ret_kept)
 {
     EFI_TPL before = agent.bs->RaiseTPL(tpl);
-    EFI_STATUS status = blocks->ReadBlocks(blocks, blocks->Media->MediaId, 0, 512, agent_buffer);
+    EFI_STATUS status = way_read(blocks, blocks->Media->MediaId, 0, 512, agent_buffer);
     *ret_kept = current_tpl() == tpl;
     agent.bs->RestoreTPL(before);
     return status;
@@ -163,8 +162,8 @@ static void check_tpl(EFI_BLOCK_IO_PROTOCOL *blocks)
     judge("tpl-callback", kept ? status : EFI_NOT_READY, EFI_SUCCESS);
     status = read_at_tpl(blocks, TPL_NOTIFY, &kept);
     judge("tpl-notify", kept ? status : EFI_NOT_READY, EFI_DEVICE_ERROR);
-    judge("after-tpl-notify",
-          blocks->ReadBlocks(blocks, blocks->Media->MediaId, 0, 512, agent_buffer), EFI_SUCCESS);
+    judge("after-tpl-notify", way_read(blocks, blocks->Media->MediaId, 0, 512, agent_buffer),
+          EFI_SUCCESS);
 }
 
 void order_checks(char **words)
@@ -181,13 +180,13 @@ void order_checks(char **words)
     check_alignment(blocks);
     check_guards(blocks);
     check_tpl(blocks);
-    judge("flush", blocks->FlushBlocks(blocks), EFI_SUCCESS);
-    judge("reset", blocks->Reset(blocks, FALSE), EFI_SUCCESS);
-    judge("reset-extended", blocks->Reset(blocks, TRUE), EFI_SUCCESS);
-    judge("this-read", blocks->ReadBlocks(NULL, id, 0, 512, agent_buffer), EFI_INVALID_PARAMETER);
-    judge("this-write", blocks->WriteBlocks(NULL, id, 0, 512, agent_buffer), EFI_INVALID_PARAMETER);
-    judge("this-flush", blocks->FlushBlocks(NULL), EFI_INVALID_PARAMETER);
-    judge("this-reset", blocks->Reset(NULL, FALSE), EFI_INVALID_PARAMETER);
+    judge("flush", way_flush(blocks), EFI_SUCCESS);
+    judge("reset", way_reset(blocks, FALSE), EFI_SUCCESS);
+    judge("reset-extended", way_reset(blocks, TRUE), EFI_SUCCESS);
+    judge("this-read", way_read(NULL, id, 0, 512, agent_buffer), EFI_INVALID_PARAMETER);
+    judge("this-write", way_write(NULL, id, 0, 512, agent_buffer), EFI_INVALID_PARAMETER);
+    judge("this-flush", way_flush(NULL), EFI_INVALID_PARAMETER);
+    judge("this-reset", way_reset(NULL, FALSE), EFI_INVALID_PARAMETER);
 }
 
 /*
@@ -208,15 +207,15 @@ void order_medium(char **words)
     uint32_t id_below = below->Media->MediaId;
     below->Media->MediaPresent = !gone;
     below->Media->MediaId = gone ? id_below : id_below + 1;
-    judge("medium-read", blocks->ReadBlocks(blocks, id, 0, 512, agent_buffer),
+    judge("medium-read", way_read(blocks, id, 0, 512, agent_buffer),
           gone ? EFI_NO_MEDIA : EFI_MEDIA_CHANGED);
-    judge("medium-id", blocks->ReadBlocks(blocks, id + 1, 0, 512, agent_buffer), EFI_NO_MEDIA);
-    judge("medium-size", blocks->ReadBlocks(blocks, id, 0, 513, agent_buffer), EFI_NO_MEDIA);
-    judge("medium-null", blocks->ReadBlocks(blocks, id, 0, 512, NULL), EFI_NO_MEDIA);
-    judge("medium-write", blocks->WriteBlocks(blocks, id, 0, 512, agent_buffer), EFI_NO_MEDIA);
-    judge("medium-flush", blocks->FlushBlocks(blocks), EFI_NO_MEDIA);
+    judge("medium-id", way_read(blocks, id + 1, 0, 512, agent_buffer), EFI_NO_MEDIA);
+    judge("medium-size", way_read(blocks, id, 0, 513, agent_buffer), EFI_NO_MEDIA);
+    judge("medium-null", way_read(blocks, id, 0, 512, NULL), EFI_NO_MEDIA);
+    judge("medium-write", way_write(blocks, id, 0, 512, agent_buffer), EFI_NO_MEDIA);
+    judge("medium-flush", way_flush(blocks), EFI_NO_MEDIA);
     below->Media->MediaPresent = TRUE;
     below->Media->MediaId = id_below;
-    judge("medium-back", blocks->ReadBlocks(blocks, id, 0, 512, agent_buffer), EFI_NO_MEDIA);
+    judge("medium-back", way_read(blocks, id, 0, 512, agent_buffer), EFI_NO_MEDIA);
     judge("medium-field", blocks->Media->MediaPresent ? EFI_NOT_READY : EFI_SUCCESS, EFI_SUCCESS);
 }

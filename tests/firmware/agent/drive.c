@@ -5,6 +5,8 @@
  */
 #include "agent.h"
 
+#include "../../../efi/proto/erase_block.h"
+
 #define PATH_BYTES_MAX 512u
 
 static EFI_GUID guid_binding = EFI_DRIVER_BINDING_PROTOCOL_GUID;
@@ -195,6 +197,23 @@ void order_stop(char **words)
         status = binding->Stop(binding, agent.parent, 1, &child);
     say("stop:");
     say_status("status", status);
+    say_end();
+}
+
+/* hold, hold end: the agent has the child's Erase Block open as a driver that never lets go. */
+void order_hold(char **words)
+{
+    static EFI_GUID guid_erase_block = EFI_ERASE_BLOCK_PROTOCOL_GUID;
+    EFI_HANDLE child = NULL;
+    void *protocol;
+    find_child(&child);
+    say("hold:");
+    if (words[1][0] == 'e')
+        say_status("status", agent.bs->CloseProtocol(child, &guid_erase_block, agent.image, child));
+    else
+        say_status("status",
+                   agent.bs->OpenProtocol(child, &guid_erase_block, &protocol, agent.image, child,
+                                          EFI_OPEN_PROTOCOL_BY_DRIVER));
     say_end();
 }
 

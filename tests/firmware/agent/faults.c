@@ -13,38 +13,44 @@ static EFI_BLOCK_WRITE real_write;
 static EFI_BLOCK_FLUSH real_flush;
 static EFI_BLOCK_READ real_read;
 
-static EFI_STATUS EFIAPI failing_write(EFI_BLOCK_IO_PROTOCOL *self, UINT32 media_id, EFI_LBA lba,
-                                       UINTN len, VOID *buf)
+/* What the failing functions answer. */
+static EFI_STATUS fault;
+
+static EFI_STATUS EFIAPI failing_transfer(EFI_BLOCK_IO_PROTOCOL *self, UINT32 media_id, EFI_LBA lba,
+                                          UINTN len, VOID *buf)
 {
     (void)self;
     (void)media_id;
     (void)lba;
     (void)len;
     (void)buf;
-    return EFI_DEVICE_ERROR;
+    return fault;
 }
 
-static EFI_STATUS EFIAPI failing_read(EFI_BLOCK_IO_PROTOCOL *self, UINT32 media_id, EFI_LBA lba,
-                                      UINTN len, VOID *buf)
+/* The first block can be read, and nothing else. */
+static EFI_STATUS EFIAPI first_block_read(EFI_BLOCK_IO_PROTOCOL *self, UINT32 media_id, EFI_LBA lba,
+                                          UINTN len, VOID *buf)
 {
-    (void)self;
-    (void)media_id;
-    (void)lba;
-    (void)len;
-    (void)buf;
-    return EFI_MEDIA_CHANGED;
+    return lba == 0 && len == self->Media->BlockSize ? real_read(self, media_id, lba, len, buf)
+                                                     : EFI_NO_MEDIA;
 }
 
 static EFI_STATUS EFIAPI failing_flush(EFI_BLOCK_IO_PROTOCOL *self)
 {
     (void)self;
-    return EFI_DEVICE_ERROR;
+    return fault;
 }
 
-/* fault read (as after a change of the medium), write, flush, none: what the disk below refuses. */
+/*
+ * fault read|write|flush: what the disk below refuses; all: everything, as when it is unplugged;
+ * changed, empty: everything, because its medium went; late: the same, told after the first block.
+ * none: nothing any more.
+ */
 void order_fault(char **words)
 {
     EFI_BLOCK_IO_PROTOCOL *blocks = find_protocol(agent.parent, &guid_block_io);
+    char kind = words[1][0];
+    bool is_all = kind == 'a' || kind == 'c' || kind == 'e';
     say("fault:");
     if (blocks == NULL) {
         say(" none");
@@ -54,9 +60,26 @@ void order_fault(char **words)
             real_write = blocks->WriteBlocks;
             real_flush = blocks->FlushBlocks;
         }
-        blocks->ReadBlocks = words[1][0] == 'r' ? failing_read : real_read;
-        blocks->WriteBlocks = words[1][0] == 'w' ? failing_write : real_write;
-        blocks->FlushBlocks = words[1][0] == 'f' ? failing_flush : real_flush;
+        fault = kind == 'c' ? EFI_MEDIA_CHANGED : kind == 'e' ? EFI_NO_MEDIA : EFI_DEVICE_ERROR;
+        blocks->ReadBlocks = is_all || kind == 'r' ? failing_transfer
+                             : kind == 'l'         ? first_block_read
+                                                   : real_read;
+        blocks->WriteBlocks = is_all || kind == 'w' ? failing_transfer : real_write;
+        blocks->FlushBlocks = is_all || kind == 'f' ? failing_flush : real_flush;
+    }
+    say_end();
+}
+
+/* below gone|back|changed: what the disk below says of its medium from now on. */
+void order_below(char **words)
+{
+    EFI_BLOCK_IO_PROTOCOL *blocks = find_protocol(agent.parent, &guid_block_io);
+    say("below:");
+    if (blocks == NULL) {
+        say(" none");
+    } else {
+        blocks->Media->MediaPresent = words[1][0] != 'g';
+        blocks->Media->MediaId += words[1][0] == 'c';
     }
     say_end();
 }

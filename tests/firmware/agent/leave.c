@@ -95,11 +95,13 @@ static EFI_STATUS exit_boot_services(void)
 void order_exit(char **words)
 {
     static EFI_GUID guid_erase_block = EFI_ERASE_BLOCK_PROTOCOL_GUID;
+    static EFI_GUID guid_block_io2 = EFI_BLOCK_IO2_PROTOCOL_GUID;
     EFI_HANDLE child = NULL;
     EFI_BLOCK_IO_PROTOCOL *blocks = find_child(&child);
     EFI_ERASE_BLOCK_PROTOCOL *eraser = find_protocol(child, &guid_erase_block);
+    EFI_BLOCK_IO2_PROTOCOL *blocks2 = find_protocol(child, &guid_block_io2);
     (void)words;
-    if (blocks == NULL || eraser == NULL) {
+    if (blocks == NULL || eraser == NULL || blocks2 == NULL) {
         say("exit: none\n");
         return;
     }
@@ -112,6 +114,10 @@ void order_exit(char **words)
     say_status("flush", blocks->FlushBlocks(blocks));
     say_status("reset", blocks->Reset(blocks, FALSE));
     say_status("erase", eraser->EraseBlocks(eraser, id, 0, NULL, 512));
+    say("\nexit2:");
+    say_status("read", blocks2->ReadBlocksEx(blocks2, id, 0, NULL, 512, agent_buffer));
+    say_status("write", blocks2->WriteBlocksEx(blocks2, id, 0, NULL, 512, agent_buffer));
+    say_status("flush", blocks2->FlushBlocksEx(blocks2, NULL));
     say("\nEND\n");
     port_exit(EXIT_GOOD);
 }

@@ -40,7 +40,11 @@ static const struct {
     {"signal", order_signal},       {"stop", order_stop},
     {"latewrite", order_latewrite}, {"config", order_config},
     {"reenter", order_reenter},     {"interrupt", order_interrupt},
-    {"answered", order_answered},
+    {"answered", order_answered},   {"way", order_way},
+    {"chain", order_chain},         {"layers", order_layers},
+    {"disk2", order_disk2},         {"diagnose", order_diagnose},
+    {"below", order_below},         {"checkdiagnose", order_checkdiagnose},
+    {"hold", order_hold},           {"wrap", order_wrap},
 };
 
 uint64_t number(const char *word)
