@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 # qcow2-efi: `make help` lists the targets. Everything that is made lies in $(BUILD).
 #
-#   build/x64   the driver and the command, linked straight to PE (no crt0, no libgnuefi)
+#   build/x64   the driver and the command, linked straight to PE (no crt0, no libgnuefi); with
+#               ARCH=aa64, for 64-bit Arm, build/aa64
 #   build/host  the same core behind nbdkit, and the unit tests
 
 ARCH   ?= x64
@@ -35,13 +36,28 @@ ZSTD    := $(THIRD_PARTY)/zstd
 DECODER_HEADERS := -isystem $(INFLATE) -isystem $(ZSTD)/lib
 DECODER_CFLAGS  := -w -ffreestanding -ffunction-sections -include core/shims.h $(DECODER_HEADERS)
 
+# Debian has the headers for Arm on Arm alone; sources.sh fetches them where they are asked for.
+ifeq ($(ARCH),x64)
+EFI_MACHINE := -target x86_64-unknown-windows -mno-red-zone
+EFI_HEADERS := -isystem /usr/include/efi -isystem /usr/include/efi/x86_64
+else ifeq ($(ARCH),aa64)
+EFI_MACHINE := -target aarch64-unknown-windows
+EFI_HEADERS := -isystem $(THIRD_PARTY)/gnu-efi/inc -isystem $(THIRD_PARTY)/gnu-efi/inc/aarch64
+EFI_STAMP   := $(THIRD_PARTY)/stamp-arm
+else
+$(error ARCH=$(ARCH): only x64 and aa64 are known)
+endif
+ifneq ($(and $(filter-out x64,$(ARCH)),$(filter run boot test test-% conformance,$(MAKECMDGOALS))),)
+$(error ARCH=$(ARCH): make $(MAKECMDGOALS) is for x64 alone; make test ONLY=aa64 tests the others)
+endif
+
 # -fno-ms-extensions: without it gnu-efi defines __attribute__ away for this target.
-EFI_TARGET := -target x86_64-unknown-windows -std=c11 -ffreestanding -fno-ms-extensions \
+EFI_TARGET := $(EFI_MACHINE) -std=c11 -ffreestanding -fno-ms-extensions \
               -fshort-wchar -fno-stack-protector -fno-strict-aliasing \
-              -mno-red-zone -mgeneral-regs-only -O2 -ffunction-sections -fstack-usage
+              -mgeneral-regs-only -O2 -ffunction-sections -fstack-usage
 EFI_CFLAGS := $(EFI_TARGET) -DGNU_EFI_USE_MS_ABI -Wframe-larger-than=1024 \
               -DQC_CACHE_KIB=$(CACHE_KIB) $(WARN) $(SEED) \
-              -isystem /usr/include/efi -isystem /usr/include/efi/x86_64 $(DECODER_HEADERS)
+              $(EFI_HEADERS) $(DECODER_HEADERS)
 EFI_LDFLAGS := /nologo /nodefaultlib /Brepro /entry:efi_main
 
 # C11 without a host: the core may use only what every freestanding compiler has.
@@ -55,8 +71,11 @@ UNIT_CFLAGS := $(UNIT_TARGET) -D_GNU_SOURCE $(WARN) $(SEED) $(DECODER_HEADERS)
 
 CORE_SRC    := $(sort $(wildcard core/*.c))
 DRIVER_SRC  := $(CORE_SRC) $(sort $(wildcard drivers/efi_*.c efi/*.c))
-COMMAND_SRC := $(sort $(wildcard efi/command/*.c)) efi/rt.c
+COMMAND_SRC := $(sort $(wildcard efi/command/*.c)) efi/rt.c efi/sbat.c
 AGENT_SRC   := $(sort $(wildcard tests/firmware/agent/*.c)) efi/rt.c
+CONFORMANCE_SRC := $(sort $(wildcard tests/firmware/conformance/*.c)) efi/rt.c \
+                   $(addprefix tests/firmware/agent/,find.c ports.c say.c)
+SMOKE_SRC   := tests/firmware/smoke/smoke.c efi/rt.c
 PLUGIN_SRC  := $(CORE_SRC) $(sort $(wildcard drivers/posix_*.c tests/nbdkit/*.c))
 UNIT_LIB    := $(CORE_SRC) $(sort $(wildcard tests/sim/*.c)) $(filter-out tests/unit/test_%,$(sort $(wildcard tests/unit/*.c)))
 UNIT_TESTS  := $(sort $(wildcard tests/unit/test_*.c))
@@ -69,6 +88,8 @@ decoder-source  = $(if $(filter zstd%,$*),$(ZSTD)/build/single_file_libs,$(INFLA
 DRIVER  := $(OUT)/qcow2$(ARCH).efi
 COMMAND := $(OUT)/qcow2.efi
 AGENT   := $(OUT)/agent.efi
+CONFORMANCE := $(OUT)/conformance.efi
+SMOKE   := $(OUT)/smoke.efi
 PLUGIN  := $(HOST)/nbdkit-qcow2efi-plugin.so
 RECORDER := $(HOST)/recorder.so
 TOOLS   := $(HOST)/qc-check $(HOST)/qc-snapshot
@@ -85,21 +106,22 @@ unit-decoders := $(DECODERS:%=$(HOST)/unit/third-party/%.o)
 
 # ---- what people call ------------------------------------------------------------------------
 
-.PHONY: help all run boot test test-all test-seeded crash matrix holes size clean setup
+.PHONY: help all run boot test test-all test-seeded crash matrix holes size sign clean setup
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-all: setup ## builds the driver, the command and the host front end
+all: setup ## builds the driver, the command and the host front end [ARCH=aa64: for 64-bit Arm]
 	@$(MAKE) --no-print-directory binaries
 
-.PHONY: binaries test-binaries
-binaries: $(DRIVER) $(COMMAND) $(PLUGIN) ; @:
-test-binaries: binaries $(AGENT) $(UNIT) $(CRASH) $(RECORDER) $(TOOLS)
+.PHONY: firmware binaries test-binaries
+firmware: $(DRIVER) $(COMMAND) ; @:
+binaries: firmware $(PLUGIN) ; @:
+test-binaries: binaries $(AGENT) $(CONFORMANCE) $(UNIT) $(CRASH) $(RECORDER) $(TOOLS)
 
 run: all ## boots a Linux from a qcow2 through the driver [IMAGE=zlib|zstd|overlay] [LAYOUT=disk] [BREAK=nodriver|byte]
 	@$(PYTHON) tests/rig/demo.py --build $(BUILD) --layout $(or $(LAYOUT),partition) $(if $(IMAGE),--image $(IMAGE)) $(if $(BREAK),--break $(BREAK))
 
-boot: all ## boots OVMF with the driver and DISK=path [ESP=dir] [DEVICE=virtio|nvme|ahci|usb]
+boot: all ## boots OVMF with the driver and DISK=path [ESP=dir] [DEVICE=virtio|scsi|nvme|ahci|usb]
 	@$(PYTHON) tests/rig/boot.py --build $(BUILD) --disk "$(DISK)" $(if $(ESP),--esp "$(ESP)") --device $(or $(DEVICE),virtio)
 
 test: setup ## runs the tests, or with ONLY=name one suite or test
@@ -129,6 +151,16 @@ crash: setup ## every crash state of all sequences of K=n operations [BASE=name]
 size: all ## sizes of the driver: file, static arrays, deepest frame, symbols it must not have
 	@$(PYTHON) tests/rig/size.py --build $(BUILD) --arch $(ARCH)
 
+sign: setup ## signs driver and command for Secure Boot with KEY=file CERT=file (both PEM)
+	@test -n "$(KEY)" -a -n "$(CERT)" || { echo "usage: make sign KEY=file CERT=file"; exit 2; }
+	@$(MAKE) --no-print-directory firmware
+	@tests/rig/sign.sh "$(KEY)" "$(CERT)" $(OUT)/signed $(DRIVER) $(COMMAND)
+
+.PHONY: conformance
+conformance: setup ## states what UEFI asks of a disk, on an image's [DISK=virtio|nvme] or on OVMF's own [TARGET=parent]
+	@$(MAKE) --no-print-directory $(DRIVER) $(CONFORMANCE)
+	@$(PYTHON) tests/rig/conformance.py --build $(BUILD) --disk $(or $(DISK),virtio) --target $(or $(TARGET),image)
+
 clean: ## removes build/ and nothing else
 	rm -rf $(BUILD)
 
@@ -143,7 +175,11 @@ $(COMMAND): $(call efi-objects,$(COMMAND_SRC))
 	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $^
 $(AGENT): $(call efi-objects,$(AGENT_SRC))
 	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $^
-$(OUT)/obj/%.obj: %.c Makefile
+$(CONFORMANCE): $(call efi-objects,$(CONFORMANCE_SRC))
+	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $^
+$(SMOKE): $(call efi-objects,$(SMOKE_SRC))
+	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $^
+$(OUT)/obj/%.obj: %.c Makefile $(EFI_STAMP)
 	@mkdir -p $(@D)
 	$(CC) $(EFI_CFLAGS) -MMD -MP -MF $(@:.obj=.d) -c $< -o $@
 
@@ -176,20 +212,20 @@ $(HOST)/crash/obj/%.o: %.c Makefile
 
 # ---- decoders --------------------------------------------------------------------------------
 
-# sources.sh writes the stamp last. Compilers leave headers of -isystem out of the dependency files,
+# sources.sh writes a stamp last. Compilers leave headers of -isystem out of the dependency files,
 # so who includes them depends on the stamp too.
-$(THIRD_PARTY)/stamp: tests/rig/sources.sh
-	@$< $(THIRD_PARTY)
-$(foreach kind,efi host unit crash,$(call $(kind)-objects,core/decode.c)): $(THIRD_PARTY)/stamp
-$(call unit-objects,tests/unit/test_decode.c): $(THIRD_PARTY)/stamp
+$(THIRD_PARTY)/stamp-%: tests/rig/sources.sh
+	@$< $(THIRD_PARTY) $*
+$(foreach kind,efi host unit crash,$(call $(kind)-objects,core/decode.c)): $(THIRD_PARTY)/stamp-decoders
+$(call unit-objects,tests/unit/test_decode.c): $(THIRD_PARTY)/stamp-decoders
 
-$(OUT)/third-party/%.obj: $(THIRD_PARTY)/stamp core/shims.h Makefile
+$(OUT)/third-party/%.obj: $(THIRD_PARTY)/stamp-decoders core/shims.h Makefile
 	@mkdir -p $(@D)
 	$(CC) $(EFI_TARGET) $(DECODER_CFLAGS) -c $(decoder-source) -o $@
-$(HOST)/third-party/%.o: $(THIRD_PARTY)/stamp core/shims.h Makefile
+$(HOST)/third-party/%.o: $(THIRD_PARTY)/stamp-decoders core/shims.h Makefile
 	@mkdir -p $(@D)
 	$(CC) $(HOST_TARGET) $(DECODER_CFLAGS) -c $(decoder-source) -o $@
-$(HOST)/unit/third-party/%.o: $(THIRD_PARTY)/stamp core/shims.h Makefile
+$(HOST)/unit/third-party/%.o: $(THIRD_PARTY)/stamp-decoders core/shims.h Makefile
 	@mkdir -p $(@D)
 	$(CC) $(UNIT_TARGET) $(DECODER_CFLAGS) -c $(decoder-source) -o $@
 

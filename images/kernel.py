@@ -12,6 +12,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from images.lock import alone
+
 META_PACKAGE = "linux-image-cloud-amd64"
 APT_TIMEOUT_S = 180
 
@@ -47,22 +49,27 @@ def download(folder):
     raise RuntimeError(f"apt-get download of {META_PACKAGE}'s kernel failed")
 
 
+def fetch(final):
+    # Built aside and renamed, so that an interrupted fetch never looks like a finished one.
+    scratch = final.with_name(f"kernel.{os.getpid()}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        deb = download(scratch)
+        subprocess.run(["dpkg-deb", "-x", deb, scratch / "root"], check=True, timeout=60)
+        next((scratch / "root/boot").glob("vmlinuz-*")).rename(scratch / "vmlinuz")
+        shutil.rmtree(scratch / "root")
+        deb.unlink()
+        shutil.rmtree(final, ignore_errors=True)
+        scratch.rename(final)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def kernel(cache_dir):
     """The path of vmlinuz; fetched on the first call."""
     final = Path(cache_dir) / "kernel"
-    if not (final / "vmlinuz").exists():
-        # Built aside and renamed, so that an interrupted fetch never looks like a finished one.
-        scratch = Path(cache_dir) / f"kernel.{os.getpid()}"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        try:
-            deb = download(scratch)
-            subprocess.run(["dpkg-deb", "-x", deb, scratch / "root"], check=True, timeout=60)
-            next((scratch / "root/boot").glob("vmlinuz-*")).rename(scratch / "vmlinuz")
-            shutil.rmtree(scratch / "root")
-            deb.unlink()
-            shutil.rmtree(final, ignore_errors=True)
-            scratch.rename(final)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with alone(final):
+        if not (final / "vmlinuz").exists():
+            fetch(final)
     return final / "vmlinuz"

@@ -17,6 +17,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from images.lock import alone
+
 KIB, MIB, GIB, TIB = 1024, 1024**2, 1024**3, 1024**4
 SECTOR = 512
 CLUSTER_SIZES = tuple(1 << bits for bits in range(9, 22))
@@ -71,7 +73,11 @@ class Cell:
         path = self.path(folder)
         if path.exists():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(path.parent / self.name):
+            if not path.exists():
+                self.make_alone(folder, path)
+
+    def make_alone(self, folder, path):
         for old in path.parent.glob(f"{self.name}-????????????.{self.format}"):
             old.unlink()
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:

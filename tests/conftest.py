@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "tests" / "rig"))
 def pytest_addoption(parser):
     parser.addoption("--build", default="build", help="where the binaries under test lie")
     parser.addoption("--long", action="store_true", help="the long runs of make test-all")
+    parser.addoption("--only", help="the tests that have this in their name, - and _ alike")
 
 
 def build_folder(config):
@@ -40,6 +41,17 @@ def cache():
     folder = ROOT / "build" / "cache"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--only"):
+        return
+    wanted = config.getoption("--only").replace("-", "_")
+    keep, drop = [], []
+    for item in items:
+        (keep if wanted in item.nodeid.replace("-", "_") else drop).append(item)
+    config.hook.pytest_deselected(items=drop)
+    items[:] = keep
 
 
 def pytest_collect_file(file_path, parent):

@@ -2,9 +2,9 @@
 /*
  * The boot program: loads the driver, connects everything, starts the loader inside an image.
  *
- * It is meant to lie on an EFI system partition as \EFI\BOOT\BOOTX64.EFI, with the driver beside it
- * or in \EFI\qcow2\ of the same volume. It starts \EFI\BOOT\BOOTX64.EFI of the first volume inside
- * a qcow2 image that has one.
+ * It is meant to lie on an EFI system partition as \EFI\BOOT\BOOTX64.EFI (BOOTAA64.EFI on Arm),
+ * with the driver beside it or in \EFI\qcow2\ of the same volume. It starts the file of that same
+ * name of the first volume inside a qcow2 image that has one.
  *
  * Promises: each failure is one line on the console and an error status, so that the firmware goes
  * on with its next boot option; a copy of it inside an image starts nothing, so there is no circle.
@@ -16,9 +16,16 @@
 
 #include "../path.h"
 
-#define DRIVER_NAME    L"qcow2x64.efi"
+/* Of the processor that this program, and what it may start, is made for (UEFI 2.10, 3.5.1.1). */
+#ifdef __aarch64__
+#define DRIVER_NAME L"qcow2aa64.efi"
+#define LOADER_NAME L"BOOTAA64.EFI"
+#else
+#define DRIVER_NAME L"qcow2x64.efi"
+#define LOADER_NAME L"BOOTX64.EFI"
+#endif
 #define DRIVER_FOLDER  L"\\EFI\\qcow2\\"
-#define LOADER_FILE    L"\\EFI\\BOOT\\BOOTX64.EFI"
+#define LOADER_FILE    L"\\EFI\\BOOT\\" LOADER_NAME
 #define FILE_CHARS_MAX 256u
 #define HANDLES_MAX    4096u
 

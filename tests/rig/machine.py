@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Command lines of the QEMU machines that the rig boots: OVMF on a q35, software emulation.
+"""Command lines of the QEMU machines that the rig boots: OVMF on a q35, in software emulation, and
+its sibling for 64-bit Arm.
 
 Promises: every disk is attached as raw, so that QEMU never interprets a qcow2 that only the driver
 may read; the firmware's variables are a private copy; nothing needs a display, a network, KVM or a
-privilege. Starting and watching the machine is left to demo.py, boot.py and vm.py.
+privilege. Starting and watching the machine is left to others.
 """
 
 import shutil
@@ -12,7 +13,12 @@ from pathlib import Path
 
 QEMU = "qemu-system-x86_64"
 FIRMWARE = Path("/usr/share/OVMF")
-DEVICES = ("virtio", "nvme", "ahci", "usb")
+QEMU_ARM = "qemu-system-aarch64"
+FIRMWARE_ARM = Path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd")
+# The key that secure_firmware trusts, known to all the world, and what guards it on paper.
+SNAKEOIL = Path("/usr/share/ovmf/PkKek-1-snakeoil")
+SNAKEOIL_PASSWORD = "snakeoil"
+DEVICES = ("virtio", "scsi", "nvme", "ahci", "usb")
 
 
 @dataclass
@@ -23,20 +29,41 @@ class Disk:
     snapshot: bool = False  # writes are thrown away
     readonly: bool = False  # the device refuses writes
     log: Path = None  # every write and flush is also kept in this file (logwrites.py reads it)
-    # Slot numbers on PCI. AHCI is part of the chipset, USB hangs on the controller of this slot.
+    # On PCI. AHCI is part of the chipset; USB and SCSI hang on a controller in this slot.
     slot: int = 0x10
     bootindex: int = -1
 
 
+def started(qemu, *machine):
+    """What all machines have in common; each ends with whoever started it, however that ends."""
+    return ["setpriv", "--pdeathsig", "KILL", qemu, "-machine", *machine, "-accel", "tcg",
+            "-nodefaults", "-display", "none", "-no-reboot"]
+
+
+def flash(scratch, code, variables):
+    """The firmware and a fresh copy of its variables in scratch."""
+    copy = Path(scratch) / "vars.fd"
+    shutil.copyfile(FIRMWARE / variables, copy)
+    return ["-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE / code}",
+            "-drive", f"if=pflash,format=raw,file={copy}"]
+
+
 def firmware(scratch):
-    """The machine itself, with a fresh copy of the firmware's variables in scratch."""
-    variables = Path(scratch) / "vars.fd"
-    shutil.copyfile(FIRMWARE / "OVMF_VARS_4M.fd", variables)
-    # The machine ends with whoever started it, however that ends.
-    return ["setpriv", "--pdeathsig", "KILL", QEMU, "-machine", "q35", "-accel", "tcg",
-            "-nodefaults", "-display", "none", "-no-reboot",
-            "-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE}/OVMF_CODE_4M.fd",
-            "-drive", f"if=pflash,format=raw,file={variables}"]
+    """The machine itself."""
+    return started(QEMU, "q35") + flash(scratch, "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd")
+
+
+def secure_firmware(scratch):
+    """The machine with Secure Boot on, which trusts the key SNAKEOIL alone."""
+    # The variables are safe only where nothing but System Management Mode can write the flash.
+    return (started(QEMU, "q35,smm=on", "-global",
+                    "driver=cfi.pflash01,property=secure,value=on")
+            + flash(scratch, "OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.snakeoil.fd"))
+
+
+def arm_firmware():
+    """The machine for 64-bit Arm; its variables are gone when it ends."""
+    return started(QEMU_ARM, "virt", "-cpu", "cortex-a57") + ["-bios", str(FIRMWARE_ARM)]
 
 
 def attach(disk):
@@ -59,6 +86,9 @@ def attach(disk):
     boot = "" if disk.bootindex < 0 else f",bootindex={disk.bootindex}"
     if disk.device == "virtio":
         device = f"virtio-blk-pci,addr={disk.slot:#x},drive={ident},{blocks}"
+    elif disk.device == "scsi":
+        words += ["-device", f"virtio-scsi-pci,id=scsi{ident},addr={disk.slot:#x}"]
+        device = f"scsi-hd,bus=scsi{ident}.0,drive={ident},{blocks}"
     elif disk.device == "nvme":
         device = f"nvme,addr={disk.slot:#x},drive={ident},serial={ident},{blocks}"
     elif disk.device == "ahci":

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Runs the tests and closes with one line: N passed, N failed, N skipped.
+"""Runs the tests, on two processors, and closes with one line: N passed, N failed, N skipped.
 
 `--only NAME` takes every test whose suite (folder or file) or own name contains NAME, with - and _
 alike. A name that matches nothing is an error, not a success. Exit status 0 only when something ran
 and nothing failed; errors in set-up and collection count as failures.
+
+Each of two processes takes the next test of the list when it has ended one, so they start in the
+list's order. What is made once for several tests and kept in build/cache is made under a lock
+(images/lock.py); tests of a file that share anything else run one after another in one process.
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -14,25 +19,34 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SUITES = ["structure", "unit", "crash", "host", "firmware"]  # cheap and telling first
+TOGETHER = ("test_demo.py",)  # its tests share a folder that is not theirs alone
+PROCESSES = "2"
+
+
+@functools.cache
+def is_whole(file):
+    """Whether a file makes something once for all of its tests, so that one process has them."""
+    return (file.endswith(".c") or Path(file).name in TOGETHER
+            or 'scope="module"' in (ROOT / file).read_text())
+
+
+def scope(nodeid):
+    """Tests of one scope run one after another."""
+    file = nodeid.split("::")[0]
+    return file if is_whole(file) else nodeid
 
 
 class Tally:
-    """Chooses the tests and counts how they ended."""
+    """Counts how the tests ended."""
 
-    def __init__(self, only):
-        self.only = only
+    def __init__(self):
         self.passed = self.failed = self.skipped = 0
 
-    def pytest_collection_modifyitems(self, config, items):
-        if not self.only:
-            return
-        wanted = self.only.replace("-", "_")
-        keep, drop = [], []
-        for item in items:
-            name = item.nodeid.replace("-", "_")
-            (keep if wanted in name else drop).append(item)
-        config.hook.pytest_deselected(items=drop)
-        items[:] = keep
+    def pytest_xdist_make_scheduler(self, config, log):
+        from xdist.scheduler import LoadScopeScheduling  # here, where pytest knows it as a plugin
+        scheduler = LoadScopeScheduling(config, log)
+        scheduler._split_scope = scope
+        return scheduler
 
     def pytest_collectreport(self, report):
         self.failed += report.failed
@@ -53,12 +67,14 @@ def main():
     parser.add_argument("--long", action="store_true", help="longer runs where a suite has them")
     args = parser.parse_args()
 
-    tally = Tally(args.only)
+    tally = Tally()
     folders = [str(ROOT / "tests" / suite) for suite in SUITES]
     options = [f"--rootdir={ROOT}", f"--build={args.build}", "-p", "no:cacheprovider",
-               "-q", "--tb=short", "--durations=5"]
+               "-n", PROCESSES, "-q", "--tb=short", "--durations=5"]
     if args.long:
         options.append("--long")
+    if args.only:
+        options.append(f"--only={args.only}")
     code = pytest.main(options + folders, plugins=[tally])
     nothing_ran = tally.passed + tally.failed + tally.skipped == 0
     if nothing_ran:

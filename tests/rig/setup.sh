@@ -13,9 +13,12 @@ packages=(
     libclang-rt-dev                                      # sanitizers of the unit tests
     zlib1g libzstd1                                      # compressors of the unit tests
     qemu-system-x86 qemu-utils ovmf                      # firmware, machine, reference
+    qemu-system-arm qemu-efi-aarch64                     # the same for 64-bit Arm
+    sbsigntool openssl                                   # Secure Boot
     mtools dosfstools util-linux                         # disks
     busybox-static systemd-boot-efi binutils             # the Linux of the demo
-    python3 python3-pytest
+    grub-efi-amd64-bin grub-common                       # loaders that live in images
+    python3 python3-pytest python3-pytest-xdist          # the tests
 )
 
 missing=()

@@ -1,18 +1,24 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-# Fetches the sources of the two decoders and unpacks what the build needs below FOLDER: zlib/ and
-# zstd/, and stamp last. A pin is the sha256 of an upstream tarball, which outlives the revisions of
+# Fetches what the build needs of others and unpacks it below FOLDER: of "decoders" (the default)
+# zlib/ and zstd/, of "arm" gnu-efi's headers for 64-bit Arm, which no package of another
+# architecture has, as gnu-efi/; and stamp-decoders or stamp-arm last. A pin is the sha256 of an upstream tarball, which outlives the revisions of
 # a Debian package; any revision that has this tarball will do. They come through apt from wherever
 # this machine's apt gets its packages, as source packages and with a state of their own: root is not
 # needed, and the system's lists, caches and hooks are not touched. Tarballs that are there already
 # are checked and not fetched again.
 set -euo pipefail
-[ $# -eq 1 ] || { echo "usage: sources.sh FOLDER" >&2; exit 2; }
+what=${2:-decoders}
+case $#:$what in
+[12]:decoders | 2:arm) ;;
+*) echo "usage: sources.sh FOLDER [decoders|arm]" >&2; exit 2 ;;
+esac
 
-# package, sha256, tarball
+# what, package, sha256, tarball
 pins=(
-    "zlib    71feb7947e3c00ef125f83b79a4e529bde31171e5babe48b391f06758d1ab0a1 zlib_1.2.13.dfsg.orig.tar.bz2"
-    "libzstd 8cf4bbb65e77ec348d052c8d6230eba66d435bddf64c8b5be2fcb16880c19953 libzstd_1.5.4+dfsg2.orig.tar.xz"
+    "decoders zlib    71feb7947e3c00ef125f83b79a4e529bde31171e5babe48b391f06758d1ab0a1 zlib_1.2.13.dfsg.orig.tar.bz2"
+    "decoders libzstd 8cf4bbb65e77ec348d052c8d6230eba66d435bddf64c8b5be2fcb16880c19953 libzstd_1.5.4+dfsg2.orig.tar.xz"
+    "arm      gnu-efi 931a257b9c5c1ba65ff519f18373c438a26825f2db7866b163e96d1b168f20ea gnu-efi_3.0.15.orig.tar.bz2"
 )
 tries_max=2
 
@@ -26,7 +32,8 @@ script=$(realpath "$0")
 # Builds share this folder: who comes second finds it done.
 exec 9>.lock
 flock 9
-[ ! stamp -nt "$script" ] || exit 0
+stamp=stamp-$what
+[ ! "$stamp" -nt "$script" ] || exit 0
 
 state=$(mktemp -d "$PWD/state.XXXXXX")
 trap 'rm -rf "$state"' EXIT
@@ -85,7 +92,8 @@ fetch() {
 }
 
 for pin in "${pins[@]}"; do
-    read -r package sha tarball <<<"$pin"
+    read -r kind package sha tarball <<<"$pin"
+    [ "$kind" = "$what" ] || continue
     is_there "$sha" "$tarball" || fetch "$package" "$sha" "$tarball"
 done
 
@@ -98,8 +106,16 @@ unpack() {
     rm -rf "$folder"
     mv "$state/$folder" "$folder"
 }
-unpack zlib zlib_*.tar.* 'zlib-*/README' 'zlib-*/inf*.[ch]' 'zlib-*/adler32.c' \
-    'zlib-*/z*.h'
-unpack zstd libzstd_*.tar.* 'zstd-*/LICENSE' 'zstd-*/lib/zstd*.h' 'zstd-*/lib/common/*' \
-    'zstd-*/lib/decompress/*.[ch]' 'zstd-*/build/single_file_libs/zstddeclib-in.c'
-touch stamp
+case $what in
+decoders)
+    unpack zlib zlib_*.tar.* 'zlib-*/README' 'zlib-*/inf*.[ch]' 'zlib-*/adler32.c' \
+        'zlib-*/z*.h'
+    unpack zstd libzstd_*.tar.* 'zstd-*/LICENSE' 'zstd-*/lib/zstd*.h' 'zstd-*/lib/common/*' \
+        'zstd-*/lib/decompress/*.[ch]' 'zstd-*/build/single_file_libs/zstddeclib-in.c'
+    ;;
+arm)
+    unpack gnu-efi gnu-efi_*.tar.* 'gnu-efi-*/README.efilib' 'gnu-efi-*/inc/*.h' \
+        'gnu-efi-*/inc/aarch64/*.h' 'gnu-efi-*/inc/protocol/*.h'
+    ;;
+esac
+touch "$stamp"

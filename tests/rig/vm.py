@@ -25,15 +25,16 @@ from pathlib import Path
 
 import machine
 from images import disks
+from images.lock import alone
 
 # PCI device numbers. AHCI is part of the chipset and always there; NVMe only in cold machines.
 ESP_SLOT = 0x0F
-SLOTS = {"virtio": 0x10, "nvme": 0x18, "usb": 0x12, "ahci": 0x1F}
-SAVED_DEVICES = ("virtio", "usb", "ahci")
+SLOTS = {"virtio": 0x10, "scsi": 0x11, "usb": 0x12, "nvme": 0x18, "ahci": 0x1F}
+SAVED_DEVICES = ("virtio", "scsi", "usb", "ahci")
 SCRIPT_BYTES = 8192
 MEMORY_MIB = 128
-BOOT_TIMEOUT_S = 90
-RUN_TIMEOUT_S = 60
+BOOT_TIMEOUT_S = 180
+RUN_TIMEOUT_S = 120
 STATES_KEPT = 4
 EXIT_GOOD = 0x10 << 1 | 1
 EXIT_OFF = 0  # the firmware shut the machine down
@@ -125,9 +126,9 @@ def failure(scratch, why):
 def empty_disk(cache):
     """What stands in the slots that a test does not use."""
     path = cache / "vm" / "empty.raw"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(bytes(disks.MIB))
+    with alone(path):
+        if not path.exists():
+            path.write_bytes(bytes(disks.MIB))
     return path
 
 
@@ -208,20 +209,25 @@ def make_state(folder, build, cache):
 
 
 def saved_state(build, cache):
-    """The folder of the saved state, made on the first call; old ones are removed."""
+    """The folder of the saved state, made on the first call; those long unused are removed."""
     folder = cache / "vm" / state_key(build)
-    if not (folder / "vm.state").exists():
-        scratch = cache / "vm" / f"making.{os.getpid()}"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        make_state(scratch, build, cache)
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.rename(folder)
-        states = sorted((path.parent for path in (cache / "vm").glob("*/vm.state")),
-                        key=lambda path: path.stat().st_mtime)
-        for old in states[:-STATES_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+    with alone(cache / "vm" / "states"):
+        if not (folder / "vm.state").exists():
+            add_state(folder, build, cache)
+        os.utime(folder / "vm.state")
     return folder
+
+
+def add_state(folder, build, cache):
+    scratch = folder.with_name(f"making.{os.getpid()}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    make_state(scratch, build, cache)
+    shutil.rmtree(folder, ignore_errors=True)
+    scratch.rename(folder)
+    states = sorted(folder.parent.glob("*/vm.state"), key=lambda path: path.stat().st_mtime)
+    for old in states[:-STATES_KEPT]:
+        shutil.rmtree(old.parent, ignore_errors=True)
 
 
 def execute(command, scratch, timeout_s):
