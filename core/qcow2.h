@@ -114,6 +114,11 @@ struct qc_image {
         uint32_t clusters; /* 0: none */
         bool is_new;       /* not durable yet (rule R2) */
     } grown_reftable;
+    struct {
+        uint64_t next, end; /* host clusters that data leaves to new tables while it finds others */
+        uint64_t count;     /* as many were set aside */
+    } for_tables;
+    bool has_blanks;           /* of some tables more is known than the cache holds (blank.h) */
     uint64_t free_hint;        /* host cluster below which none is free, but for lowered counts */
     uint64_t virgin_off;       /* from here on the disk reads as zeros: nothing was ever here */
     uint64_t quarantine_count; /* clusters that lost their last reference in this epoch */

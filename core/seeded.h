@@ -68,7 +68,9 @@
     SEED(early_copied, "COPIED is set before the count is durably lowered to 1")                   \
     SEED(below_past_end, "behind the end of a shorter layer the one below it shows")               \
     SEED(bulk_unsettled, "a change of snapshots begins while lowered counts wait (R3)")            \
-    SEED(early_size, "the header says a new size before what is new reads as zeros")
+    SEED(early_size, "the header says a new size before what is new reads as zeros")               \
+    SEED(stale_blank, "a new table is believed to be zeros where entries were written since")      \
+    SEED(stale_tag, "a slice is read for a guest range whose table is another by now")
 
 #define QC_SEED_ENUM(name, what) QC_SEED_##name,
 enum qc_seed_number { QC_SEED_none, QC_SEEDS(QC_SEED_ENUM) QC_SEEDS_END };

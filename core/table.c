@@ -2,6 +2,7 @@
 /* Reading tables by slices; see table.h for the promises. */
 #include "table.h"
 
+#include "blank.h"
 #include "bytes.h"
 #include "seeded.h"
 
@@ -47,6 +48,7 @@ void qc_table_forget(struct qc_image *image, uint64_t host_off)
 {
     if (QC_SEED(stale_table))
         return;
+    qc_blank_forget(image, host_off);
     for (uint64_t off = 0; off < image->top.header.cluster_bytes; off += QC_PAGE_BYTES)
         qc_cache_forget(image->cache, host_off + off);
 }
