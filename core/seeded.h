@@ -70,7 +70,11 @@
     SEED(bulk_unsettled, "a change of snapshots begins while lowered counts wait (R3)")            \
     SEED(early_size, "the header says a new size before what is new reads as zeros")               \
     SEED(stale_blank, "a new table is believed to be zeros where entries were written since")      \
-    SEED(stale_tag, "a slice is read for a guest range whose table is another by now")
+    SEED(stale_tag, "a slice is read for a guest range whose table is another by now")             \
+    SEED(repair_no_mark, "a repair is not announced by the dirty bit")                             \
+    SEED(repair_early_switch, "the header names new tables before they and counts are durable")    \
+    SEED(repair_early_lower, "a repair lowers counts before the entries that go are durably gone") \
+    SEED(repair_early_clear, "the mark is cleared before the repair's last counts are durable")
 
 #define QC_SEED_ENUM(name, what) QC_SEED_##name,
 enum qc_seed_number { QC_SEED_none, QC_SEEDS(QC_SEED_ENUM) QC_SEEDS_END };
