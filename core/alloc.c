@@ -20,6 +20,11 @@
 #define GROW_BYTES_MIN (1024u * 1024) /* a file is made longer in steps of this */
 #define STEP_TRIES_MAX 4u
 
+/* Clusters that are set aside for tables at a time: twice as many as before, up to both. */
+#define FOR_TABLES_MIN       2u
+#define FOR_TABLES_MAX       16u
+#define FOR_TABLES_BYTES_MAX (1024u * 1024)
+
 /* Makes the disk long enough for clusters below end. */
 static qc_status grow_to(struct qc_image *image, uint64_t end)
 {
@@ -274,6 +279,61 @@ qc_status qc_alloc_take(struct qc_image *image, uint64_t max_count, uint64_t *re
     image->free_hint = first + count;
     *ret_first = first;
     *ret_count = count;
+    return QC_OK;
+}
+
+/* Sets free clusters aside, the first that qc_step_begin found among them. */
+static qc_status set_aside(struct qc_image *image)
+{
+    uint64_t hint = image->free_hint;
+    uint64_t range_end = ((hint >> qc_block_reach_bits(image)) + 1) << qc_block_reach_bits(image);
+    uint64_t max = qc_min(FOR_TABLES_MAX, FOR_TABLES_BYTES_MAX >> image->top.header.cluster_bits);
+    uint64_t wanted = image->for_tables.count == 0 ? FOR_TABLES_MIN : 2 * image->for_tables.count;
+    uint64_t first, count;
+    qc_status status;
+
+    wanted = max == 0 ? 1 : qc_min(wanted, max);
+    range_end = qc_min(range_end, clusters_end(image));
+    status =
+        qc_counts_find_free(image, hint, qc_min(range_end, hint + wanted), wanted, &first, &count);
+    if (status != QC_OK)
+        return status;
+    if (count == 0)
+        return qc_fail(&image->detail, QC_NOSPACE, "no space");
+    image->for_tables.next = first;
+    image->for_tables.end = image->free_hint = first + count;
+    image->for_tables.count = wanted;
+    return QC_OK;
+}
+
+/* Whether what was set aside can be used still: nothing but this remembers it. */
+static qc_status find_set_aside(struct qc_image *image, uint64_t *ret_count)
+{
+    uint64_t next = image->for_tables.next, block_off;
+    qc_status status = QC_OK;
+
+    *ret_count = 0;
+    if (next == image->for_tables.end)
+        return QC_OK;
+    status = qc_block_find(image, next >> qc_block_reach_bits(image), &block_off);
+    if (status == QC_OK && block_off != 0 && grow_to(image, next + 1) == QC_OK)
+        status = qc_counts_find_free(image, next, next + 1, 1, &next, ret_count);
+    return status;
+}
+
+qc_status qc_alloc_table(struct qc_image *image, uint64_t *ret_cluster)
+{
+    uint64_t count;
+    qc_status status = find_set_aside(image, &count);
+
+    if (status == QC_OK && count == 0)
+        status = set_aside(image);
+    if (status == QC_OK)
+        status = refuse_tables(image, image->for_tables.next, 1);
+    if (status != QC_OK)
+        return status;
+    *ret_cluster = image->for_tables.next++;
+    take(image, *ret_cluster);
     return QC_OK;
 }
 

@@ -25,6 +25,12 @@ qc_status qc_alloc_take(struct qc_image *image, uint64_t max_count, uint64_t *re
                         uint64_t *ret_count, bool *ret_is_clean);
 
 /*
+ * As qc_alloc_take, one cluster for an L2 table. Tables lie side by side where that can be, so that
+ * a commit writes many with one request.
+ */
+qc_status qc_alloc_table(struct qc_image *image, uint64_t *ret_cluster);
+
+/*
  * Takes count clusters, one behind the other on the host. Not a step: it commits whenever its
  * records need room, so that until something names the clusters a cut leaves them as a leak.
  * QC_NOSPACE, QC_IO, QC_CORRUPT; after an error some may stay counted.

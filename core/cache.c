@@ -23,6 +23,7 @@
 #define KEEP_PER_PAGES         8u /* what the cache never lends: this share, */
 #define KEEP_PAGES_MIN         4u /* and so many more */
 #define FILTER_BYTES_PER_PAGE  128u
+#define BLANKS_PER_PAGE        1u
 #define EPOCH_BUCKETS_PER_PAGE 16u /* half as many as records fit */
 
 static uint32_t bucket_of(const struct qc_cache *cache, uint64_t key)
@@ -115,7 +116,7 @@ static uint16_t page_take(struct qc_cache *cache)
         cache->free_pages_count--;
         return page;
     }
-    if (cache->pages_used < cache->pages_count)
+    if (cache->pages_used < cache->pages_count - cache->pages_lent)
         return cache->pages_used++;
     if (cache->lists[QC_LIST_QUEUE].count >
             (cache->pages_count - cache->pages_lent) / QUEUE_PER_PAGES ||
@@ -157,7 +158,11 @@ void qc_cache_init(struct qc_cache *cache, void *pool, size_t pool_bytes)
         carve(pool, &pool_bytes, cache->epoch_buckets_count * sizeof(cache->epoch_buckets[0]));
     cache->filter_bytes = (uint32_t)(pages_max * FILTER_BYTES_PER_PAGE);
     cache->filter = carve(pool, &pool_bytes, cache->filter_bytes);
-    cache->epoch_pages = carve(pool, &pool_bytes, pages_max * sizeof(cache->epoch_pages[0]));
+    cache->blanks_count = (uint32_t)pages_max * BLANKS_PER_PAGE;
+    cache->blanks = carve(pool, &pool_bytes, cache->blanks_count * sizeof(cache->blanks[0]));
+    cache->guests_mask = cache->buckets_mask;
+    cache->guests = carve(pool, &pool_bytes, buckets_count * sizeof(cache->guests[0]));
+    cache->page_slots = carve(pool, &pool_bytes, pages_max * sizeof(cache->page_slots[0]));
     cache->buckets = carve(pool, &pool_bytes, buckets_count * sizeof(cache->buckets[0]));
     cache->slots = carve(pool, &pool_bytes, slots_count * sizeof(cache->slots[0]));
     cache->staging = pool;
@@ -184,21 +189,39 @@ void qc_cache_reset(struct qc_cache *cache)
         list_add(cache, (uint16_t)i, QC_LIST_FREE);
 }
 
-uint16_t qc_cache_lend_page(struct qc_cache *cache)
+void qc_cache_lend_page(struct qc_cache *cache)
 {
-    uint16_t page = page_take(cache);
+    uint16_t wanted = (uint16_t)(cache->pages_count - cache->pages_lent - 1);
+    uint16_t slot, page;
 
+    /*
+     * Of the pages that were given back the last is the highest, and all that were never used are
+     * higher still: if the wanted page is free, it is the one that page_take finds first.
+     */
+    if (wanted < cache->pages_used) {
+        page = page_take(cache);
+        if (page != wanted) {
+            slot = cache->page_slots[wanted];
+            __builtin_memcpy(cache->pages + (size_t)page * QC_PAGE_BYTES,
+                             cache->pages + (size_t)wanted * QC_PAGE_BYTES, QC_PAGE_BYTES);
+            cache->slots[slot].page = page;
+            cache->page_slots[page] = slot;
+        }
+    }
     cache->pages_lent++;
-    return page;
 }
 
-void qc_cache_return_page(struct qc_cache *cache, uint16_t page)
+void qc_cache_return_page(struct qc_cache *cache)
 {
+    uint16_t page = (uint16_t)(cache->pages_count - cache->pages_lent);
+
+    cache->pages_lent--;
+    if (page >= cache->pages_used)
+        return;
     __builtin_memcpy(cache->pages + (size_t)page * QC_PAGE_BYTES, &cache->free_page,
                      sizeof(cache->free_page));
     cache->free_page = page;
     cache->free_pages_count++;
-    cache->pages_lent--;
 }
 
 uint8_t *qc_cache_peek(struct qc_cache *cache, uint64_t host_off, uint32_t *ret_len)
@@ -239,7 +262,9 @@ static qc_status load(struct qc_cache *cache, struct qc_disk *disk, uint64_t key
         cache->slots[index].key = key;
         hash_add(cache, index);
     }
+    cache->slots[index].guest = 0;
     cache->slots[index].page = page;
+    cache->page_slots[page] = index;
     cache->slots[index].len = status == QC_OK ? len : 0;
     list_move(cache, index, list);
     if (status == QC_OK)
@@ -272,4 +297,31 @@ qc_status qc_cache_get(struct qc_cache *cache, struct qc_disk *disk, unsigned de
         list_move(cache, index, QC_LIST_MAIN);
     *ret_slice = bytes;
     return QC_OK;
+}
+
+void qc_cache_tag(struct qc_cache *cache, uint64_t host_off, uint64_t guest_slice)
+{
+    uint16_t index = hash_find(cache, host_off);
+
+    cache->slots[index].guest = guest_slice + 1;
+    cache->guests[guest_slice & cache->guests_mask] = index;
+}
+
+void qc_cache_untag_all(struct qc_cache *cache)
+{
+    __builtin_memset(cache->guests, 0, (cache->guests_mask + 1) * sizeof(cache->guests[0]));
+}
+
+const uint8_t *qc_cache_tagged(struct qc_cache *cache, uint64_t guest_slice)
+{
+    uint16_t index = cache->guests[guest_slice & cache->guests_mask];
+    const struct qc_slot *slot = &cache->slots[index];
+
+    /* What is out of the cache has no length, or is in neither list. */
+    if (slot->guest != guest_slice + 1 || slot->len == 0 || slot->list == QC_LIST_GHOST ||
+        slot->list == QC_LIST_FREE)
+        return NULL;
+    if (slot->list == QC_LIST_MAIN && cache->lists[QC_LIST_MAIN].head != index)
+        list_move(cache, index, QC_LIST_MAIN);
+    return cache->pages + (size_t)slot->page * QC_PAGE_BYTES;
 }

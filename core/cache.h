@@ -32,9 +32,16 @@ enum qc_heat {
 
 enum qc_cache_list { QC_LIST_FREE, QC_LIST_QUEUE, QC_LIST_MAIN, QC_LIST_GHOST, QC_LISTS_COUNT };
 
+/* What is known of one L2 table (blank.h). */
+struct qc_blank {
+    uint64_t table_off;  /* 0: of none */
+    uint64_t written[2]; /* a bit for each of its parts that may hold entries */
+};
+
 /* A slice in the cache, or the memory of one (a ghost has no page). Linked by index, 0 is none. */
 struct qc_slot {
-    uint64_t key; /* depth of the layer << 56 | host_off */
+    uint64_t key;   /* depth of the layer << 56 | host_off */
+    uint64_t guest; /* the guest slice it maps, and 1; 0: it is not known to map one */
     uint32_t len;
     uint16_t page;
     uint16_t list;
@@ -47,18 +54,22 @@ struct qc_cache {
     struct qc_slot *slots; /* slots[0] is not used */
     uint16_t *buckets;
     uint32_t buckets_mask;
+    uint16_t *page_slots; /* whose slice a page holds */
     uint16_t pages_count;
-    uint16_t pages_used; /* pages above were never given out */
-    uint16_t pages_lent; /* to the epoch */
+    uint16_t pages_used; /* pages from here on were never given to a slice */
+    uint16_t pages_lent; /* to the epoch: the last so many of all */
     uint16_t free_page;  /* first of those given back, chained through their own first bytes */
     uint16_t free_pages_count;
     uint16_t lend_pages_max; /* the cache keeps the rest for itself */
-    uint16_t *epoch_pages;   /* room for the epoch's index of its pages */
-    uint32_t *epoch_buckets; /* and for its hash */
+    uint32_t *epoch_buckets; /* room for the epoch's hash */
     uint32_t epoch_buckets_count;
-    uint8_t *filter; /* room for the guard's */
+    uint16_t *guests; /* by guest slice: the slot that may map it */
+    uint32_t guests_mask;
+    uint32_t blanks_count;
+    struct qc_blank *blanks; /* room for blank.h's */
+    uint8_t *filter;         /* and for the guard's */
     uint32_t filter_bytes;
-    uint8_t *staging; /* where writes are put together */
+    uint8_t *staging; /* where writes are put together; the pages follow it */
     uint32_t staging_bytes;
     struct {
         uint16_t head, tail, count;
@@ -72,15 +83,31 @@ struct qc_cache {
  */
 void qc_cache_init(struct qc_cache *cache, void *pool, size_t pool_bytes);
 
-/* Forgets everything; no page is lent. Until the next call the pages may hold anything. */
+/*
+ * Forgets every slice; what is lent stays lent. Until the next call the other pages may hold
+ * anything.
+ */
 void qc_cache_reset(struct qc_cache *cache);
 
 /*
- * Takes a page away from the cache, and gives it back. At most lend_pages_max are lent at a time; a
- * slice that ret_slice of an earlier call points to may go.
+ * Takes a page away from the cache, the last that is left, and gives back the one that was taken
+ * last. At most lend_pages_max are lent at a time; a slice that ret_slice of an earlier call points
+ * to may go. So what is lent is one stretch at the end, and what is left another.
  */
-uint16_t qc_cache_lend_page(struct qc_cache *cache);
-void qc_cache_return_page(struct qc_cache *cache, uint16_t page);
+void qc_cache_lend_page(struct qc_cache *cache);
+void qc_cache_return_page(struct qc_cache *cache);
+
+/* The n-th page that is lent, from 0. */
+static inline uint8_t *qc_cache_lent_page(const struct qc_cache *cache, uint32_t n)
+{
+    return cache->pages + (size_t)(cache->pages_count - 1 - n) * QC_PAGE_BYTES;
+}
+
+/* How far the staging buffer reaches after qc_cache_reset, until a slice is asked for. */
+static inline size_t qc_cache_wide_bytes(const struct qc_cache *cache)
+{
+    return cache->staging_bytes + (size_t)(cache->pages_count - cache->pages_lent) * QC_PAGE_BYTES;
+}
 
 /*
  * The slice of the image itself, depth 0, that starts at host_off, and its length; NULL where it is
@@ -99,5 +126,15 @@ void qc_cache_forget(struct qc_cache *cache, uint64_t host_off);
 qc_status qc_cache_get(struct qc_cache *cache, struct qc_disk *disk, unsigned depth,
                        uint64_t host_off, uint32_t len, enum qc_heat heat,
                        const uint8_t **ret_slice);
+
+/*
+ * Remembers that the slice of the image itself at host_off, if it is here, is the one that maps
+ * this guest slice, in the caller's numbering; and forgets all of that.
+ */
+void qc_cache_tag(struct qc_cache *cache, uint64_t host_off, uint64_t guest_slice);
+void qc_cache_untag_all(struct qc_cache *cache);
+
+/* The slice that maps a guest slice, as qc_cache_get would return it; NULL where none is known. */
+const uint8_t *qc_cache_tagged(struct qc_cache *cache, uint64_t guest_slice);
 
 #endif

@@ -197,6 +197,7 @@ static qc_status inspect(struct check *check)
     check->refs = (struct qc_refs){.image = check->image,
                                    .scratch = &check->scratch,
                                    .tally = &check->tally,
+                                   .is_lenient = check->may_drop,
                                    .go_on = go_on,
                                    .context = check};
     status = check_windows(check);
@@ -258,23 +259,7 @@ static qc_status repair(struct check *check, enum qc_check_fix fix)
     return qc_repair_finish(check->image, marks);
 }
 
-static bool begins_with(const char *text, const char *start)
-{
-    for (unsigned i = 0; i < QC_DETAIL_BYTES && start[i] != '\0'; i++) {
-        if (text[i] != start[i])
-            return false;
-    }
-    return true;
-}
-
-/* Whether a mark in the header is why the image takes no writes. */
-static bool is_mark(const struct qc_image *image)
-{
-    return begins_with(image->readonly_reason.text, "image is marked corrupt") ||
-           begins_with(image->readonly_reason.text, "dirty image");
-}
-
-/* Whether nothing but its marks, or what lies below, keeps an image from being written. */
+/* Whether nothing but its damage, or what lies below, keeps an image from being written. */
 static bool may_repair(const struct qc_image *image)
 {
     const struct qc_disk *disk = image->top.disk;
@@ -282,8 +267,14 @@ static bool may_repair(const struct qc_image *image)
     if (disk->readonly || image->is_failed || image->top.header.cluster_bytes < disk->block_bytes ||
         (disk->ops->grow == NULL && !qc_is_aligned(disk->size_bytes, disk->block_bytes)))
         return false;
-    return image->readonly_reason.text[0] == '\0' || is_mark(image) ||
-           begins_with(image->readonly_reason.text, "without the layers below");
+    return image->readonly_reason.text[0] == '\0' || image->readonly_kind != QC_READONLY_FIXED;
+}
+
+/* Whether the header says nothing any more that an image opened for writing is refused for. */
+static bool is_sound(const struct qc_header *header)
+{
+    return (header->incompatible & QC_MARKS) == 0 && header->reftable_clusters > 0 &&
+           header->snapshots_over == 0;
 }
 
 /* Whether what is open is the disk as it is now: of a snapshot's tables nobody could tell. */
@@ -319,8 +310,11 @@ static qc_status run(struct check *check, enum qc_check_fix fix)
     if (status == QC_OK && fix != QC_FIX_NOTHING)
         status = repair(check, fix);
     qc_scratch_return(image);
-    if (status == QC_OK && (image->top.header.incompatible & QC_MARKS) == 0 && is_mark(image))
+    if (status == QC_OK && image->readonly_kind == QC_READONLY_DAMAGED &&
+        is_sound(&image->top.header)) {
         qc_detail_clear(&image->readonly_reason);
+        image->readonly_kind = QC_READONLY_FIXED;
+    }
     return status;
 }
 
@@ -344,8 +338,10 @@ qc_status qc_repair_dirty(struct qc_image *image)
     if (status == QC_OK && check.result.corruptions + check.result.check_errors > 0)
         status = qc_fail(&image->detail, QC_CORRUPT, "%u corruptions, %u errors left",
                          check.result.corruptions, check.result.check_errors);
-    if (status != QC_OK)
+    if (status != QC_OK) {
         qc_fail(&image->readonly_reason, status, "dirty image, repair failed: %s",
                 image->detail.text);
+        image->readonly_kind = QC_READONLY_DAMAGED;
+    }
     return status;
 }

@@ -37,8 +37,9 @@ typedef bool qc_check_progress(void *context, uint64_t done, uint64_t total);
 
 /*
  * Checks the open image; with a fix it must take writes, or be read-only only for its dirty or
- * corrupt mark. QC_OK when the check ran to its end, whatever it found; QC_IO, QC_NOSPACE,
- * QC_RANGE where progress stopped it, QC_UNSUPPORTED for what cannot be checked.
+ * corrupt mark, for what is_for_check lets pass, or because the layers below are left out. QC_OK
+ * when the check ran to its end, whatever it found; QC_IO, QC_NOSPACE, QC_RANGE where progress
+ * stopped it, QC_UNSUPPORTED for what cannot be checked.
  */
 qc_status qc_check(struct qc_image *image, enum qc_check_fix fix, qc_check_progress *progress,
                    void *context, struct qc_check_result *ret_result);

@@ -146,7 +146,7 @@ qc_status qc_own_l2(struct qc_image *image, uint64_t guest_off)
 {
     struct qc_record *l1;
     uint64_t old_off, count, first;
-    bool is_ours, is_clean;
+    bool is_ours;
     qc_status status = l2_is_ours(image, guest_off, &is_ours);
 
     if (status != QC_OK || is_ours)
@@ -157,7 +157,7 @@ qc_status qc_own_l2(struct qc_image *image, uint64_t guest_off)
     if (status == QC_OK && old_off != 0)
         status = qc_count_prepare(image, old_off >> image->top.header.cluster_bits, &count);
     if (status == QC_OK)
-        status = qc_alloc_take(image, 1, &first, &count, &is_clean);
+        status = qc_alloc_table(image, &first);
     if (status != QC_OK)
         return status;
     l1 = qc_epoch_add(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off));

@@ -8,6 +8,7 @@
  */
 #include "commit.h"
 
+#include "blank.h"
 #include "bytes.h"
 #include "counts.h"
 #include "map.h"
@@ -126,21 +127,20 @@ static qc_status write_new_tables(struct qc_image *image)
     for (uint32_t i = 0; i < image->epoch.records_count && status == QC_OK; i++) {
         const struct qc_record *record = qc_epoch_at(&image->epoch, i);
 
-        if (!(record->flags & QC_RECORD_NEW))
-            continue;
-        if (qc_record_kind(record) == QC_RECORD_ROOT)
+        if (qc_record_kind(record) == QC_RECORD_ROOT && (record->flags & QC_RECORD_NEW))
             status = qc_patch_new_table(image, QC_RECORD_COUNT, record->value,
                                         image->top.header.cluster_bytes, 0, 0);
-        else
-            status = qc_patch_new_table(image, QC_RECORD_ENTRY, record->value,
-                                        image->top.header.cluster_bytes, record->place,
-                                        record->place != 0 ? image->top.header.cluster_bytes : 0);
     }
     if (status == QC_OK && image->grown_reftable.is_new)
         status = qc_patch_new_table(image, QC_RECORD_ROOT, image->grown_reftable.host_off,
                                     QC_U(image->grown_reftable.clusters)
                                         << image->top.header.cluster_bits,
                                     image->top.header.reftable_off, old_bytes);
+    if (status != QC_OK || image->epoch.kind_counts[QC_RECORD_L1] == 0)
+        return status;
+    qc_epoch_sort_l1(&image->epoch, true);
+    status = qc_patch_new_l2(image);
+    qc_epoch_sort_l1(&image->epoch, false);
     return status;
 }
 
@@ -253,6 +253,29 @@ static bool keep_lowered(struct qc_record *record, void *context)
     return true;
 }
 
+/* New tables are on the disk as they were written: their entries, and else zeros. */
+static void learn_tables(struct qc_image *image)
+{
+    uint32_t count = image->epoch.records_count;
+
+    if (image->epoch.kind_counts[QC_RECORD_L1] == 0)
+        return;
+    if (!QC_SEED(stale_tag))
+        qc_cache_untag_all(image->cache);
+    for (uint32_t i = count - image->epoch.kind_counts[QC_RECORD_L1]; i < count; i++) {
+        const struct qc_record *l1 = qc_epoch_at(&image->epoch, i);
+
+        if (l1->place == 0)
+            qc_blank_add(image, l1->value);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const struct qc_record *record = qc_epoch_at(&image->epoch, i);
+
+        if (qc_record_kind(record) == QC_RECORD_ENTRY)
+            qc_blank_written(image, record->place);
+    }
+}
+
 /* After stage 3's flush: everything is durable, the epoch empties. */
 static void publish(struct qc_image *image)
 {
@@ -280,6 +303,7 @@ static void publish(struct qc_image *image)
     }
     image->quarantine_count = 0;
     image->is_raised = false;
+    learn_tables(image);
     qc_epoch_retain(&image->epoch, keep_lowered, NULL);
 }
 

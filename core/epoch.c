@@ -20,8 +20,7 @@ static uint32_t bucket_of(const struct qc_epoch *epoch, uint64_t id)
 
 struct qc_record *qc_epoch_at(const struct qc_epoch *epoch, uint32_t number)
 {
-    uint8_t *page =
-        epoch->cache->pages + (size_t)epoch->pages[number / QC_RECORDS_PER_PAGE] * QC_PAGE_BYTES;
+    uint8_t *page = qc_cache_lent_page(epoch->cache, number / QC_RECORDS_PER_PAGE);
 
     return (struct qc_record *)(void *)page + number % QC_RECORDS_PER_PAGE;
 }
@@ -33,7 +32,6 @@ void qc_epoch_init(struct qc_epoch *epoch, struct qc_cache *cache)
 
     __builtin_memset(epoch, 0, sizeof(*epoch));
     epoch->cache = cache;
-    epoch->pages = cache->epoch_pages;
     epoch->buckets = cache->epoch_buckets;
     epoch->buckets_mask = buckets_count - 1;
     epoch->records_max = (uint32_t)qc_min(pages_max * QC_RECORDS_PER_PAGE, RECORDS_MAX);
@@ -80,8 +78,10 @@ struct qc_record *qc_epoch_add(struct qc_epoch *epoch, enum qc_record_kind kind,
 
     if (record != NULL)
         return record;
-    if (number == epoch->pages_count * QC_RECORDS_PER_PAGE)
-        epoch->pages[epoch->pages_count++] = qc_cache_lend_page(epoch->cache);
+    if (number == epoch->pages_count * QC_RECORDS_PER_PAGE) {
+        qc_cache_lend_page(epoch->cache);
+        epoch->pages_count++;
+    }
     epoch->records_count++;
     epoch->kind_counts[kind]++;
     record = qc_epoch_at(epoch, number);
@@ -103,18 +103,35 @@ static bool is_before(const struct qc_record *a, const struct qc_record *b)
     return a->id < b->id;
 }
 
+static bool is_table_before(const struct qc_record *a, const struct qc_record *b)
+{
+    return a->value < b->value;
+}
+
+/* Records from number first on, and what puts them in order. */
+struct range {
+    struct qc_epoch *epoch;
+    uint32_t first, count;
+    bool (*is_before)(const struct qc_record *a, const struct qc_record *b);
+};
+
+static struct qc_record *in_range(const struct range *range, uint32_t i)
+{
+    return qc_epoch_at(range->epoch, range->first + i);
+}
+
 /* Lets the record at root sink until the heap of count records is one again. */
-static void sift_down(struct qc_epoch *epoch, uint32_t root, uint32_t count)
+static void sift_down(const struct range *range, uint32_t root, uint32_t count)
 {
     for (uint32_t child = 2 * root + 1; child < count; child = 2 * root + 1) {
-        struct qc_record *parent_record = qc_epoch_at(epoch, root), *child_record;
+        struct qc_record *parent_record = in_range(range, root), *child_record;
         struct qc_record swap;
 
         if (child + 1 < count &&
-            is_before(qc_epoch_at(epoch, child), qc_epoch_at(epoch, child + 1)))
+            range->is_before(in_range(range, child), in_range(range, child + 1)))
             child++;
-        child_record = qc_epoch_at(epoch, child);
-        if (!is_before(parent_record, child_record))
+        child_record = in_range(range, child);
+        if (!range->is_before(parent_record, child_record))
             return;
         swap = *parent_record;
         *parent_record = *child_record;
@@ -130,23 +147,37 @@ static void hash_clear(struct qc_epoch *epoch)
         epoch->buckets[bucket_of(epoch, qc_epoch_at(epoch, i)->id)] = QC_EPOCH_NONE;
 }
 
-void qc_epoch_sort(struct qc_epoch *epoch)
+static void sort(const struct range *range)
 {
-    uint32_t count = epoch->records_count;
-
-    hash_clear(epoch);
-    for (uint32_t root = count / 2; root > 0; root--)
-        sift_down(epoch, root - 1, count);
-    for (uint32_t end = count; end > 1; end--) {
-        struct qc_record *first = qc_epoch_at(epoch, 0), *last = qc_epoch_at(epoch, end - 1);
+    hash_clear(range->epoch);
+    for (uint32_t root = range->count / 2; root > 0; root--)
+        sift_down(range, root - 1, range->count);
+    for (uint32_t end = range->count; end > 1; end--) {
+        struct qc_record *first = in_range(range, 0), *last = in_range(range, end - 1);
         struct qc_record swap = *first;
 
         *first = *last;
         *last = swap;
-        sift_down(epoch, 0, end - 1);
+        sift_down(range, 0, end - 1);
     }
-    for (uint32_t i = 0; i < count; i++)
-        hash_add(epoch, i);
+    for (uint32_t i = 0; i < range->epoch->records_count; i++)
+        hash_add(range->epoch, i);
+}
+
+void qc_epoch_sort(struct qc_epoch *epoch)
+{
+    const struct range range = {epoch, 0, epoch->records_count, is_before};
+
+    sort(&range);
+}
+
+void qc_epoch_sort_l1(struct qc_epoch *epoch, bool by_table)
+{
+    uint32_t count = epoch->kind_counts[QC_RECORD_L1];
+    const struct range range = {epoch, epoch->records_count - count, count,
+                                by_table ? is_table_before : is_before};
+
+    sort(&range);
 }
 
 void qc_epoch_retain(struct qc_epoch *epoch, bool (*keep)(struct qc_record *record, void *context),
@@ -165,8 +196,9 @@ void qc_epoch_retain(struct qc_epoch *epoch, bool (*keep)(struct qc_record *reco
         *qc_epoch_at(epoch, kept++) = *record;
     }
     epoch->records_count = kept;
-    while (epoch->pages_count > (kept + QC_RECORDS_PER_PAGE - 1) / QC_RECORDS_PER_PAGE)
-        qc_cache_return_page(epoch->cache, epoch->pages[--epoch->pages_count]);
+    for (; epoch->pages_count > (kept + QC_RECORDS_PER_PAGE - 1) / QC_RECORDS_PER_PAGE;
+         epoch->pages_count--)
+        qc_cache_return_page(epoch->cache);
     for (uint32_t i = 0; i < kept; i++)
         hash_add(epoch, i);
 }

@@ -56,11 +56,10 @@ struct qc_record {
 struct qc_epoch {
     struct qc_cache *cache;
     uint32_t *buckets;
-    uint16_t *pages; /* pool pages that hold records, in order */
     uint32_t buckets_mask;
     uint32_t records_count; /* records are numbered from 1 */
     uint32_t records_max;
-    uint32_t pages_count;
+    uint32_t pages_count; /* of the pool, lent */
     uint32_t kind_counts[QC_RECORD_L1 + 1];
 };
 
@@ -82,6 +81,12 @@ struct qc_record *qc_epoch_at(const struct qc_epoch *epoch, uint32_t number);
 
 /* Sorts by kind, then place, then key. */
 void qc_epoch_sort(struct qc_epoch *epoch);
+
+/*
+ * Of a sorted epoch: puts the L1 records, which are its last, in the order of the tables they name,
+ * or back in that of their keys.
+ */
+void qc_epoch_sort_l1(struct qc_epoch *epoch, bool by_table);
 
 /* Keeps only the records for which keep says so; keep may change a record, not its id. */
 void qc_epoch_retain(struct qc_epoch *epoch, bool (*keep)(struct qc_record *record, void *context),

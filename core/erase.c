@@ -119,17 +119,41 @@ static bool is_raw_kept(const struct qc_image *image)
     return (image->top.header.autoclear & QC_AUTOCLEAR_RAW_DATA) != 0;
 }
 
+/*
+ * Whether what the map calls zeros is zeros in a raw data file too: a write that failed, or whose
+ * entry a cut took back, may have left its bytes there. Other files need not be asked.
+ */
+static qc_status is_raw_zero(struct qc_image *image, uint64_t guest_off, uint64_t len,
+                             bool *ret_is_zero)
+{
+    struct qc_disk *data = image->top.data;
+    const uint8_t *staging = image->cache->staging;
+    qc_status status;
+
+    *ret_is_zero = true;
+    if (!is_raw_kept(image))
+        return QC_OK;
+    status = data->ops->read(data, guest_off, image->cache->staging, (size_t)len);
+    if (status != QC_OK)
+        return qc_fail(&image->detail, status, "data at %x cannot be read", guest_off);
+    *ret_is_zero = staging[0] == 0 && __builtin_memcmp(staging, staging + 1, len - 1) == 0;
+    return QC_OK;
+}
+
 /* Part of a cluster, or all of it: what is not zeros already is written. */
 static qc_status zero_part(struct qc_image *image, uint64_t guest_off, uint64_t len)
 {
     for (uint64_t done = 0; done < len;) {
         struct qc_extent run;
         qc_status status = qc_map_run(image, guest_off + done, len - done, &run);
+        bool is_zero = status == QC_OK && is_zeros(&run);
 
-        if (status == QC_OK && !is_zeros(&run)) {
-            run.len = qc_min(run.len, ZEROS_BYTES);
+        if (!is_zero || is_raw_kept(image))
+            run.len = qc_min(run.len, qc_min(ZEROS_BYTES, image->cache->staging_bytes));
+        if (is_zero)
+            status = is_raw_zero(image, guest_off + done, run.len, &is_zero);
+        if (status == QC_OK && !is_zero)
             status = qc_write_sectors(image, guest_off + done, zeros, run.len);
-        }
         if (status != QC_OK)
             return status;
         done += run.len;
@@ -150,7 +174,7 @@ static qc_status erase_whole(struct qc_image *image, uint64_t guest_off, uint64_
     qc_status status = qc_map_layer(image, 0, guest_off, cluster_len, &own);
 
     *ret_done = cluster_len;
-    if (status == QC_OK && own.kind == QC_EXTENT_UNALLOCATED) {
+    if (status == QC_OK && own.kind == QC_EXTENT_UNALLOCATED && !is_raw_kept(image)) {
         status = qc_map_layer(image, 0, guest_off, len, &own);
         if (status == QC_OK)
             status = qc_map_run(image, guest_off, own.len, &run);

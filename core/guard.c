@@ -79,11 +79,65 @@ static qc_status add_table(struct qc_image *image, uint64_t table_off, uint64_t 
     return QC_OK;
 }
 
+/* Bytes of the snapshot's entry at host_off, whose head this is. */
+static qc_status measure_entry(struct qc_image *image, uint64_t host_off, const uint8_t *head,
+                               uint64_t *ret_bytes)
+{
+    uint32_t strings_bytes = (qc_be32(head + 12) >> 16) + (qc_be32(head + 12) & 0xffff);
+    uint32_t extra_bytes = qc_be32(head + 36);
+    uint64_t bytes = QC_U(QC_SNAPSHOT_ENTRY_BYTES_MIN) + extra_bytes + strings_bytes;
+
+    if (extra_bytes > QC_SNAPSHOT_EXTRA_BYTES_MAX)
+        return qc_fail(&image->detail, QC_UNSUPPORTED, "snapshot has %u bytes of extra data",
+                       QC_U(extra_bytes));
+    if (!qc_is_inside(host_off, bytes, image->top.disk->size_bytes))
+        return qc_fail(&image->detail, QC_CORRUPT, "snapshot table ends behind the disk");
+    *ret_bytes = bytes;
+    return QC_OK;
+}
+
+/*
+ * How long the snapshot table is only its entries tell: it is read once, in pieces. A table whose
+ * end nobody can tell cannot be kept safe, and then there is no change.
+ */
+static qc_status measure_snapshots(struct qc_image *image)
+{
+    struct qc_disk *disk = image->top.disk;
+    uint8_t *staging = image->cache->staging;
+    uint64_t first_off = image->top.header.snapshots_off, off = first_off, len;
+    uint64_t piece_off = 0, piece_bytes = 0;
+
+    for (uint32_t i = 0; i < image->top.header.snapshots_count; i++, off += len) {
+        qc_status status = QC_OK;
+
+        off = (off + 7) & ~QC_U(7);
+        if (off - first_off > QC_SNAPSHOT_TABLE_BYTES_MAX)
+            return qc_fail(&image->detail, QC_UNSUPPORTED, "snapshot table too large: %u bytes",
+                           off - first_off);
+        if (!qc_is_inside(off, QC_SNAPSHOT_ENTRY_BYTES_MIN, disk->size_bytes))
+            return qc_fail(&image->detail, QC_CORRUPT, "snapshot table ends behind the disk");
+        if (!qc_is_inside(off - piece_off, QC_SNAPSHOT_ENTRY_BYTES_MIN, piece_bytes)) {
+            piece_off = off;
+            piece_bytes = qc_min(image->cache->staging_bytes, disk->size_bytes - off);
+            status = disk->ops->read(disk, off, staging, (size_t)piece_bytes);
+        }
+        if (status != QC_OK)
+            return qc_fail(&image->detail, status, "table at %x cannot be read", off);
+        status = measure_entry(image, off, staging + (off - piece_off), &len);
+        if (status != QC_OK)
+            return status;
+    }
+    image->snapshots_bytes = off - first_off;
+    return QC_OK;
+}
+
 qc_status qc_guard_prepare(struct qc_image *image)
 {
     const struct qc_header *header = &image->top.header;
     qc_status status = add_table(image, header->l1_off, QC_U(header->l1_entries) * 8, HALF_L2);
 
+    if (status == QC_OK && image->snapshots_bytes == 0)
+        status = measure_snapshots(image);
     if (status != QC_OK)
         return status;
     return add_table(image, header->reftable_off,

@@ -3,18 +3,22 @@
  * Which host clusters hold tables, so that neither data nor an allocation lands on one (invariant
  * 7), whatever counts and entries of a damaged image say.
  *
- * Promises: never misses a table in use: the header's structures, every L2 table of the active L1,
- * every refcount block, on the disk or new in the epoch. Memory is bounded: a Bloom filter, filled
- * once before the first change, says no at once, and only where it says maybe are the tables read.
+ * Promises: never misses a table in use: the header's structures, the snapshot table to its end,
+ * every L2 table of the active L1, every refcount block, on the disk or new in the epoch. Memory is
+ * bounded: a Bloom filter, filled once before the first change, says no at once, and only where it
+ * says maybe are the tables read.
  *
- * Left to others: tables of snapshots, which a check of the whole image covers.
+ * Left to others: L1 and L2 tables of snapshots alone, which a check of the whole image covers.
  */
 #ifndef QC_GUARD_H
 #define QC_GUARD_H
 
 #include "qcow2.h"
 
-/* Fills the filter from the L1 table and the refcount table. QC_IO. */
+/*
+ * Fills the filter from the L1 table and the refcount table, and measures the snapshot table.
+ * QC_IO; QC_CORRUPT, QC_UNSUPPORTED where that has no end that can be told.
+ */
 qc_status qc_guard_prepare(struct qc_image *image);
 
 /* A refcount block, or an L2 table, was made in this cluster. */

@@ -111,7 +111,8 @@ static qc_status check_backing(const struct qc_header *header, struct qc_detail 
     return QC_OK;
 }
 
-static qc_status check_guest_size(const struct qc_header *header, struct qc_detail *detail)
+static qc_status check_sizes(const struct qc_header *header, bool is_for_check,
+                             struct qc_detail *detail)
 {
     if (header->guest_bytes < 512 || header->guest_bytes > QC_GUEST_BYTES_MAX)
         return qc_fail(detail, QC_UNSUPPORTED, "virtual size %u not supported",
@@ -122,12 +123,12 @@ static qc_status check_guest_size(const struct qc_header *header, struct qc_deta
     if (header->l1_entries < qc_units(header->guest_bytes, qc_l2_reach_bits(header)))
         return qc_fail(detail, QC_CORRUPT, "L1 table too small: %u entries",
                        QC_U(header->l1_entries));
-    if (header->reftable_clusters == 0)
+    if (header->reftable_clusters == 0 && !is_for_check)
         return qc_fail(detail, QC_CORRUPT, "no refcount table");
     if (header->reftable_clusters > QC_REFTABLE_BYTES_MAX >> header->cluster_bits)
         return qc_fail(detail, QC_UNSUPPORTED, "refcount table too large: %u clusters",
                        QC_U(header->reftable_clusters));
-    if (header->snapshots_count > QC_SNAPSHOTS_MAX)
+    if (header->snapshots_count > QC_SNAPSHOTS_MAX && !is_for_check)
         return qc_fail(detail, QC_UNSUPPORTED, "snapshot table too large: %u snapshots",
                        QC_U(header->snapshots_count));
     return QC_OK;
@@ -185,15 +186,20 @@ static qc_status check_places(const struct qc_header *header, uint64_t disk_byte
     return QC_OK;
 }
 
-qc_status qc_header_check(const struct qc_header *header, uint64_t disk_bytes,
+qc_status qc_header_check(struct qc_header *header, uint64_t disk_bytes, bool is_for_check,
                           struct qc_detail *detail)
 {
     qc_status status = check_features(header, detail);
 
     if (status == QC_OK)
-        status = check_guest_size(header, detail);
-    if (status == QC_OK)
-        status = check_places(header, disk_bytes, detail);
+        status = check_sizes(header, is_for_check, detail);
+    if (status != QC_OK)
+        return status;
+    if (header->snapshots_count > QC_SNAPSHOTS_MAX) {
+        header->snapshots_over = header->snapshots_count - QC_SNAPSHOTS_MAX;
+        header->snapshots_count = QC_SNAPSHOTS_MAX;
+    }
+    status = check_places(header, disk_bytes, detail);
     if (status == QC_OK)
         status = check_backing(header, detail);
     return status;

@@ -67,7 +67,8 @@ struct qc_header {
     uint32_t refcount_order; /* a count has 1 << refcount_order bits */
     uint64_t reftable_off;
     uint32_t reftable_clusters;
-    uint32_t snapshots_count;
+    uint32_t snapshots_count; /* at most QC_SNAPSHOTS_MAX; */
+    uint32_t snapshots_over;  /* what the header says above that, 0 unless opened for a check */
     uint64_t snapshots_off;
     uint64_t incompatible;
     uint64_t compatible;
@@ -105,8 +106,12 @@ static inline unsigned qc_l2_reach_bits(const struct qc_header *header)
 qc_status qc_header_parse(const uint8_t *bytes, uint32_t bytes_count, struct qc_header *ret_header,
                           struct qc_detail *detail);
 
-/* Checks every field against the format, the limits above and the disk's size. */
-qc_status qc_header_check(const struct qc_header *header, uint64_t disk_bytes,
+/*
+ * Checks every field against the format, the limits above and the disk's size. is_for_check lets
+ * two things pass that a repair can put right: a refcount table of 0 clusters, and more snapshots
+ * than there may be, of which those over the limit are only told in snapshots_over.
+ */
+qc_status qc_header_check(struct qc_header *header, uint64_t disk_bytes, bool is_for_check,
                           struct qc_detail *detail);
 
 /*

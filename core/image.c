@@ -15,22 +15,44 @@
 #include "seeded.h"
 #include "snaptable.h"
 
+/* Keeps a reason that the header itself gives, and that a repair takes away. */
+static void note_damage(struct qc_image *image)
+{
+    const struct qc_header *header = &image->top.header;
+    struct qc_detail *reason = &image->readonly_reason;
+
+    if (header->reftable_clusters == 0)
+        qc_fail(reason, QC_OK, "no refcount table: read-only");
+    else if (header->snapshots_over > 0)
+        qc_fail(reason, QC_OK, "snapshot table too large: %u snapshots: read-only",
+                QC_U(header->snapshots_count) + header->snapshots_over);
+    else if (header->incompatible & QC_INCOMPATIBLE_CORRUPT)
+        qc_fail(reason, QC_OK, "image is marked corrupt: read-only");
+    else
+        return;
+    image->readonly_kind = QC_READONLY_DAMAGED;
+}
+
 /* Decides whether writes are taken, and keeps the reason where they are not. */
 static void decide_readonly(struct qc_image *image, const struct qc_open_options *options)
 {
     struct qc_detail *reason = &image->readonly_reason;
 
-    if (options->readonly || image->top.disk->readonly)
+    if (options->readonly || image->top.disk->readonly) {
         qc_fail(reason, QC_OK, "read-only");
-    else if (options->snapshot != NULL)
+    } else if (options->snapshot != NULL) {
         qc_fail(reason, QC_OK, "snapshot %s: read-only", options->snapshot);
-    else if (options->is_backing_off && image->top.header.backing_bytes > 0 &&
-             image->top.header.backing_off != 0)
+    } else if (options->is_backing_off && image->top.header.backing_bytes > 0 &&
+               image->top.header.backing_off != 0) {
         qc_fail(reason, QC_OK, "without the layers below: read-only");
-    else if (image->top.header.incompatible & QC_INCOMPATIBLE_CORRUPT)
-        qc_fail(reason, QC_OK, "image is marked corrupt: read-only");
-    else if (image->top.disk->ops->grow == NULL &&
-             !qc_is_aligned(image->top.disk->size_bytes, image->top.disk->block_bytes))
+        image->readonly_kind = QC_READONLY_ALONE;
+    } else {
+        note_damage(image);
+    }
+    if (reason->text[0] != '\0')
+        return;
+    if (image->top.disk->ops->grow == NULL &&
+        !qc_is_aligned(image->top.disk->size_bytes, image->top.disk->block_bytes))
         qc_fail(reason, QC_OK, "disk of %u bytes is no whole blocks: read-only",
                 image->top.disk->size_bytes);
     else if (image->top.data->readonly)

@@ -8,7 +8,7 @@
 #include "bytes.h"
 
 /* Reads and checks the header of the layer at depth; its disk is set. */
-static qc_status open_header(struct qc_image *image, unsigned depth)
+static qc_status open_header(struct qc_image *image, unsigned depth, bool is_for_check)
 {
     struct qc_disk *disk = image->layers[depth].disk;
     struct qc_header *header = &image->layers[depth].header;
@@ -27,7 +27,7 @@ static qc_status open_header(struct qc_image *image, unsigned depth)
     if (status == QC_OK && (header->incompatible & ~QC_INCOMPATIBLE_KNOWN) != 0)
         return qc_extensions_check(header, image->cache, disk, depth, detail);
     if (status == QC_OK)
-        status = qc_header_check(header, disk->size_bytes, detail);
+        status = qc_header_check(header, disk->size_bytes, is_for_check, detail);
     if (status == QC_OK)
         status = qc_extensions_check(header, image->cache, disk, depth, detail);
     return status;
@@ -154,7 +154,7 @@ static qc_status name_layer(struct qc_image *image, unsigned depth, qc_status st
 
 qc_status qc_layers_open(struct qc_image *image, const struct qc_open_options *options)
 {
-    qc_status status = open_header(image, 0);
+    qc_status status = open_header(image, 0, options->is_for_check);
 
     image->layers_count = 1;
     if (status == QC_OK)
@@ -174,7 +174,7 @@ qc_status qc_layers_open(struct qc_image *image, const struct qc_open_options *o
         image->layers[depth].disk = image->layers[depth].data = base.disk;
         image->layers[depth].is_raw = base.format == QC_FORMAT_RAW;
         if (base.format == QC_FORMAT_QCOW2)
-            status = open_header(image, depth);
+            status = open_header(image, depth, false);
         if (status == QC_OK && base.format == QC_FORMAT_QCOW2)
             status = find_data_file(image, depth, options->bases);
         if (status != QC_OK)

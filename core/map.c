@@ -7,11 +7,14 @@
  */
 #include "map.h"
 
+#include "blank.h"
 #include "bytes.h"
 #include "seeded.h"
 #include "table.h"
 
 #define WORD_BYTES 8u
+#define WORD_BITS  3u
+#define SLICE_BITS 12u /* of QC_PAGE_BYTES */
 /* A hole in an overlay is not followed farther at a time: what lies below may end it at once. */
 #define CHAIN_CLUSTERS_MAX 4096u
 
@@ -216,6 +219,32 @@ static struct qc_l2_entry take_entry(const struct qc_image *image, const struct 
     return entry;
 }
 
+/* The words of an L2 table from word_index on, as many as are at hand; none is read in vain. */
+static qc_status find_words(struct qc_image *image, unsigned depth, uint64_t l2_off,
+                            uint64_t word_index, const uint8_t **ret_words,
+                            uint32_t *ret_words_count)
+{
+    static const uint8_t zeros[QC_SECTOR_BYTES];
+    uint64_t host_off = l2_off + word_index * WORD_BYTES;
+    uint32_t in_sector = (uint32_t)host_off & (QC_SECTOR_BYTES - 1);
+
+    if (depth == 0 && qc_blank_covers(image, host_off, WORD_BYTES)) {
+        *ret_words = zeros + in_sector;
+        *ret_words_count = (QC_SECTOR_BYTES - in_sector) / WORD_BYTES;
+        return QC_OK;
+    }
+    return qc_table_entries(image, depth, l2_off, image->layers[depth].header.cluster_bytes,
+                            word_index, QC_HEAT_PASSING, ret_words, ret_words_count);
+}
+
+/* How many words a slice of an L2 table has, to the power of two. */
+static unsigned slice_words_bits(const struct qc_image *image)
+{
+    unsigned cluster_bits = image->top.header.cluster_bits;
+
+    return (cluster_bits < SLICE_BITS ? cluster_bits : SLICE_BITS) - WORD_BITS;
+}
+
 static bool is_partly_written(const struct qc_image *image, const struct qc_record *record)
 {
     return record != NULL && (record->flags & QC_RECORD_FRESH) &&
@@ -318,8 +347,7 @@ static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t g
     qc_status status = readable_l2(image, depth, guest_off, &l2_off);
 
     if (status == QC_OK && l2_off != 0)
-        status = qc_table_entries(image, depth, l2_off, layer->header.cluster_bytes, word_index,
-                                  QC_HEAT_PASSING, &words, &words_count);
+        status = find_words(image, depth, l2_off, word_index, &words, &words_count);
     if (status != QC_OK)
         return status;
     if (is_partly_written(image, record)) {
@@ -331,6 +359,9 @@ static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t g
     entry = take_entry(image, layer, words, record);
     if (parse_entry(layer, &entry, guest_off, &run) != QC_OK)
         return refuse_entry(image, &entry, guest_off);
+    if (depth == 0 && l2_off != 0 && record == NULL && run.kind == QC_EXTENT_DATA)
+        qc_cache_tag(image->cache, l2_off + (word_index * WORD_BYTES & ~QC_U(QC_PAGE_BYTES - 1)),
+                     guest_cluster >> slice_words_bits(image));
     run.depth = depth;
     run.len =
         (count_run(image, guest_cluster, words, qc_min(words_count >> words_bits, max_count), &run)
@@ -344,6 +375,40 @@ static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t g
         run.host_off += in_cluster;
     *ret_extent = run;
     return QC_OK;
+}
+
+/* Whether slices of the top layer's tables map as many guest clusters as they have words. */
+static bool is_plain(const struct qc_image *image)
+{
+    return image->layers_count == 1 &&
+           (image->top.header.incompatible &
+            (QC_INCOMPATIBLE_EXTENDED_L2 | QC_INCOMPATIBLE_DATA_FILE)) == 0;
+}
+
+bool qc_map_known(struct qc_image *image, uint64_t guest_off, uint64_t len, uint64_t *ret_host_off)
+{
+    const uint32_t *records = image->epoch.kind_counts;
+    unsigned cluster_bits = image->top.header.cluster_bits;
+    uint64_t cluster_mask = image->top.header.cluster_bytes - 1;
+    uint64_t in_cluster = guest_off & cluster_mask, guest_cluster = guest_off >> cluster_bits;
+    unsigned slice_bits = slice_words_bits(image);
+    const uint8_t *words;
+    uint64_t word, host_off;
+
+    if (records[QC_RECORD_ENTRY] + records[QC_RECORD_L1] > 0 || !is_plain(image) || len == 0 ||
+        len > cluster_mask + 1 - in_cluster)
+        return false;
+    words = qc_cache_tagged(image->cache, guest_cluster >> slice_bits);
+    if (words == NULL)
+        return false;
+    word = qc_be64(words + (guest_cluster & ((QC_U(1) << slice_bits) - 1)) * WORD_BYTES);
+    host_off = word & QC_ENTRY_OFFSET_MASK;
+    if (host_off == 0 || (word & ~(QC_ENTRY_OFFSET_MASK | QC_ENTRY_COPIED)) != 0 ||
+        (host_off & cluster_mask) != 0 ||
+        !qc_is_inside(host_off, in_cluster + len, image->top.disk->size_bytes))
+        return false;
+    *ret_host_off = host_off + in_cluster;
+    return true;
 }
 
 qc_status qc_map_layer(struct qc_image *image, unsigned depth, uint64_t guest_off, uint64_t max_len,
@@ -418,9 +483,9 @@ qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, struct qc_l2_
     if (record == NULL) {
         status = readable_l2(image, 0, guest_off, &l2_off);
         if (status == QC_OK && l2_off != 0)
-            status = qc_table_entries(image, 0, l2_off, header->cluster_bytes,
-                                      key_of(&image->top, guest_cluster) & (table_words - 1),
-                                      QC_HEAT_PASSING, &words, &words_count);
+            status =
+                find_words(image, 0, l2_off, key_of(&image->top, guest_cluster) & (table_words - 1),
+                           &words, &words_count);
     }
     if (status != QC_OK)
         return status;

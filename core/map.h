@@ -30,6 +30,13 @@
 qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
                      struct qc_extent *ret_extent);
 
+/*
+ * The place on the disk of len bytes at guest_off, where it is known without looking any table up:
+ * they lie in one cluster, whose slice was looked at before, and nothing has changed since. Says
+ * what qc_map_run would; false where that has to be asked.
+ */
+bool qc_map_known(struct qc_image *image, uint64_t guest_off, uint64_t len, uint64_t *ret_host_off);
+
 /* The same as the layer at depth alone tells it: UNALLOCATED is what lies below. */
 qc_status qc_map_layer(struct qc_image *image, unsigned depth, uint64_t guest_off, uint64_t max_len,
                        struct qc_extent *ret_extent);

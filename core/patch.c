@@ -5,10 +5,12 @@
  */
 #include "patch.h"
 
+#include "blank.h"
 #include "bytes.h"
 #include "counts.h"
 #include "map.h"
 #include "seeded.h"
+#include "table.h"
 #include "window.h"
 
 /* Blocks of one table this close together are written with what lies between them. */
@@ -150,13 +152,43 @@ qc_status qc_patch_tables(struct qc_image *image, enum qc_record_kind kind)
         if (status != QC_OK)
             return status;
         for (uint32_t k = i; k < next; k++) {
-            if (is_due(image, qc_epoch_at(&image->epoch, k)))
-                apply(image, qc_epoch_at(&image->epoch, k), window.host_off);
+            record = qc_epoch_at(&image->epoch, k);
+            if (!is_due(image, record))
+                continue;
+            apply(image, record, window.host_off);
+            qc_blank_written(image, place_of(image, record));
         }
         status = qc_window_store(image, &window);
         if (status != QC_OK)
             return status;
     }
+    return QC_OK;
+}
+
+/* Puts the records of a kind that lie in len bytes of the disk into the staging buffer. */
+static void apply_all(struct qc_image *image, enum qc_record_kind kind, uint64_t host_off,
+                      uint64_t len)
+{
+    for (uint32_t i = lower_bound(image, kind, host_off); i < image->epoch.records_count; i++) {
+        const struct qc_record *record = qc_epoch_at(&image->epoch, i);
+
+        if (qc_record_kind(record) != kind || record->place >= host_off + len)
+            break;
+        apply(image, record, host_off);
+    }
+}
+
+/* Fills len bytes of the staging buffer: from a disk's place as far as base_len, then zeros. */
+static qc_status fill(struct qc_image *image, uint8_t *bytes, uint64_t base_off, uint64_t base_len,
+                      uint64_t len)
+{
+    qc_status status = QC_OK;
+
+    if (base_len > 0)
+        status = image->top.disk->ops->read(image->top.disk, base_off, bytes, base_len);
+    if (status != QC_OK)
+        return qc_fail(&image->detail, status, "table at %x cannot be read", base_off);
+    __builtin_memset(bytes + base_len, 0, len - base_len);
     return QC_OK;
 }
 
@@ -166,32 +198,76 @@ qc_status qc_patch_new_table(struct qc_image *image, enum qc_record_kind kind, u
     struct qc_window window = {.table_off = table_off, .table_bytes = table_bytes};
 
     for (uint64_t off = 0; off < table_bytes; off += window.len) {
-        uint32_t first, base_len = 0;
-        qc_status status = QC_OK;
+        uint64_t base_len;
+        qc_status status;
 
         window.host_off = table_off + off;
         window.len = (uint32_t)qc_min(image->cache->staging_bytes, table_bytes - off);
-        if (off < base_bytes)
-            base_len = (uint32_t)qc_min(window.len, base_bytes - off);
-        if (base_len > 0)
-            status = image->top.disk->ops->read(image->top.disk, base_off + off,
-                                                image->cache->staging, base_len);
+        base_len = off < base_bytes ? qc_min(window.len, base_bytes - off) : 0;
+        status = fill(image, image->cache->staging, base_off + off, base_len, window.len);
         if (status != QC_OK)
-            return qc_fail(&image->detail, status, "table at %x cannot be read", base_off + off);
-        __builtin_memset(image->cache->staging + base_len, 0, window.len - base_len);
-        first = lower_bound(image, kind, window.host_off);
-        for (uint32_t i = first; i < image->epoch.records_count; i++) {
-            const struct qc_record *record = qc_epoch_at(&image->epoch, i);
-
-            if (qc_record_kind(record) != kind || record->place >= window.host_off + window.len)
-                break;
-            apply(image, record, window.host_off);
-        }
+            return status;
+        apply_all(image, kind, window.host_off, window.len);
         status = qc_window_store(image, &window);
         if (status != QC_OK)
             return status;
     }
     return QC_OK;
+}
+
+/* Writes the tables of the L1 records from number first to end - 1, which lie side by side. */
+static qc_status write_side_by_side(struct qc_image *image, uint32_t first, uint32_t end)
+{
+    uint64_t table_bytes = image->top.header.cluster_bytes;
+    uint64_t host_off = qc_epoch_at(&image->epoch, first)->value;
+    uint64_t len = (end - first) * table_bytes;
+    qc_status status = QC_OK;
+
+    if (len > image->cache->staging_bytes)
+        qc_cache_reset(image->cache);
+    for (uint32_t i = first; status == QC_OK && i < end; i++) {
+        const struct qc_record *l1 = qc_epoch_at(&image->epoch, i);
+
+        qc_table_forget(image, l1->value);
+        status = fill(image, image->cache->staging + (i - first) * table_bytes, l1->place,
+                      l1->place != 0 ? table_bytes : 0, table_bytes);
+    }
+    if (status != QC_OK)
+        return status;
+    apply_all(image, QC_RECORD_ENTRY, host_off, len);
+    image->is_unflushed = true;
+    status =
+        image->top.disk->ops->write(image->top.disk, host_off, image->cache->staging, (size_t)len);
+    if (status != QC_OK)
+        return qc_fail(&image->detail, status, "table at %x cannot be written", host_off);
+    return QC_OK;
+}
+
+qc_status qc_patch_new_l2(struct qc_image *image)
+{
+    uint64_t table_bytes = image->top.header.cluster_bytes;
+    uint64_t max = qc_cache_wide_bytes(image->cache) / table_bytes;
+    uint32_t end = image->epoch.records_count;
+    qc_status status = QC_OK;
+
+    for (uint32_t i = end - image->epoch.kind_counts[QC_RECORD_L1], next;
+         status == QC_OK && i < end; i = next) {
+        const struct qc_record *l1 = qc_epoch_at(&image->epoch, i);
+
+        next = i + 1;
+        if (!(l1->flags & QC_RECORD_NEW))
+            continue;
+        while (next < end && next - i < max &&
+               (qc_epoch_at(&image->epoch, next)->flags & QC_RECORD_NEW) &&
+               qc_epoch_at(&image->epoch, next)->value == l1->value + (next - i) * table_bytes)
+            next++;
+        if (max > 0)
+            status = write_side_by_side(image, i, next);
+        else
+            status = qc_patch_new_table(image, QC_RECORD_ENTRY, l1->value, table_bytes, l1->place,
+                                        l1->place != 0 ? table_bytes : 0);
+    }
+    return status;
 }
 
 qc_status qc_patch_header(struct qc_image *image, uint32_t host_off, const uint8_t *bytes,

@@ -23,6 +23,12 @@ qc_status qc_patch_tables(struct qc_image *image, enum qc_record_kind kind);
 qc_status qc_patch_new_table(struct qc_image *image, enum qc_record_kind kind, uint64_t table_off,
                              uint64_t table_bytes, uint64_t base_off, uint64_t base_bytes);
 
+/*
+ * Writes all new L2 tables so, the L1 records being in their order: those that lie side by side
+ * with one request, for which the cache may be emptied.
+ */
+qc_status qc_patch_new_l2(struct qc_image *image);
+
 /* Changes some bytes of the header, all of them in its first 512. */
 qc_status qc_patch_header(struct qc_image *image, uint32_t host_off, const uint8_t *bytes,
                           uint32_t bytes_count);

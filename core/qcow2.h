@@ -78,6 +78,8 @@ struct qc_open_options {
     bool readonly;                /* take no writes */
     bool write_through;           /* commit at the end of every write */
     bool is_backing_off;          /* leave the layers below out; read-only then */
+    bool is_for_check;            /* open what qc_check alone can put right too: no refcount table,
+                                     too many snapshots; read-only until then */
     struct qc_bases *bases;       /* NULL: an image that needs a layer below is refused */
     struct qc_unpacker *unpacker; /* NULL: compressed clusters cannot be read */
     const char *snapshot;         /* NULL: the disk as it is now; else this one, read-only */
@@ -97,6 +99,13 @@ static inline bool qc_has_data_file(const struct qc_layer *layer)
     return layer->data != layer->disk;
 }
 
+/* What would have to change for a read-only image to take writes. */
+enum qc_readonly_kind {
+    QC_READONLY_FIXED,   /* nothing that a repair does */
+    QC_READONLY_DAMAGED, /* a mark or the damage in the header: a repair takes it away */
+    QC_READONLY_ALONE,   /* the layers below are left out: it can be repaired, not written */
+};
+
 /* One opened image. Fixed size; its members belong to the engine. */
 struct qc_image {
     union {
@@ -107,13 +116,20 @@ struct qc_image {
     struct qc_cache *cache;
     struct qc_unpacker *unpacker;
     struct qc_detail detail;
-    struct qc_detail readonly_reason; /* "" while writes are taken */
+    struct qc_detail readonly_reason;    /* "" while writes are taken */
+    enum qc_readonly_kind readonly_kind; /* where there is a reason */
     struct qc_epoch epoch;
     struct {
         uint64_t host_off; /* of a larger refcount table that the epoch brings */
         uint32_t clusters; /* 0: none */
         bool is_new;       /* not durable yet (rule R2) */
     } grown_reftable;
+    struct {
+        uint64_t next, end; /* host clusters that data leaves to new tables while it finds others */
+        uint64_t count;     /* as many were set aside */
+    } for_tables;
+    bool has_blanks;           /* of some tables more is known than the cache holds (blank.h) */
+    uint64_t snapshots_bytes;  /* of the snapshot table, from the first change on; 0: not known */
     uint64_t free_hint;        /* host cluster below which none is free, but for lowered counts */
     uint64_t virgin_off;       /* from here on the disk reads as zeros: nothing was ever here */
     uint64_t quarantine_count; /* clusters that lost their last reference in this epoch */

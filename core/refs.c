@@ -191,11 +191,12 @@ static qc_status check_snapshots(struct qc_refs *refs)
     const struct qc_header *header = &refs->image->top.header;
     uint64_t off = header->snapshots_off;
 
-    if (header->snapshots_count > QC_SNAPSHOTS_MAX) {
+    /* Those over the limit cannot be looked at: they are damage once they are to go. */
+    if (header->snapshots_over > 0 && !refs->is_lenient) {
         refs->check_errors++;
-        refs->needs_snapshots = true;
         return QC_OK;
     }
+    refs->corruptions += header->snapshots_over;
     for (uint32_t i = 0; i < header->snapshots_count; i++) {
         struct qc_snapshot_place place;
         qc_status status = qc_snapshot_place(refs->image, &off, &place);
@@ -223,7 +224,7 @@ static qc_status count_snapshots(struct qc_refs *refs)
 
     if (header->snapshots_count > 0 && (header->incompatible & QC_INCOMPATIBLE_DATA_FILE))
         refs->corruptions++;
-    for (uint32_t i = 0; i < qc_min(header->snapshots_count, QC_SNAPSHOTS_MAX); i++) {
+    for (uint32_t i = 0; i < header->snapshots_count; i++) {
         struct qc_snapshot_place place;
         qc_status status = qc_snapshot_place(refs->image, &off, &place);
 

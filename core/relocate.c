@@ -258,7 +258,7 @@ static qc_status measure(struct qc_repair *repair, uint32_t *ret_count, uint64_t
     uint64_t off = header->snapshots_off, bytes = 0;
     uint32_t i;
 
-    for (i = 0; i < qc_min(header->snapshots_count, QC_SNAPSHOTS_MAX); i++) {
+    for (i = 0; i < header->snapshots_count; i++) {
         struct qc_snapshot_place place;
         qc_status status = qc_snapshot_place(repair->image, &off, &place);
         uint64_t end;
@@ -395,19 +395,24 @@ qc_status qc_relocate_snapshots(struct qc_repair *repair)
     return QC_OK;
 }
 
+static void put_pointers(const struct qc_header *header, uint8_t *pointers)
+{
+    qc_put_be64(pointers, header->reftable_off);
+    qc_put_be32(pointers + 8, header->reftable_clusters);
+    qc_put_be32(pointers + 12, header->snapshots_count + header->snapshots_over);
+    qc_put_be64(pointers + 16, header->snapshots_off);
+}
+
 qc_status qc_relocate_switch(struct qc_repair *repair)
 {
     const struct qc_header *header = &repair->image->top.header;
-    uint8_t pointers[HEADER_POINTERS_BYTES];
+    uint8_t pointers[HEADER_POINTERS_BYTES], old_pointers[HEADER_POINTERS_BYTES];
     qc_status status;
 
-    if (header->reftable_off == repair->header.reftable_off &&
-        header->snapshots_off == repair->header.snapshots_off)
+    put_pointers(header, pointers);
+    put_pointers(&repair->header, old_pointers);
+    if (__builtin_memcmp(pointers, old_pointers, sizeof(pointers)) == 0)
         return QC_OK;
-    qc_put_be64(pointers, header->reftable_off);
-    qc_put_be32(pointers + 8, header->reftable_clusters);
-    qc_put_be32(pointers + 12, header->snapshots_count);
-    qc_put_be64(pointers + 16, header->snapshots_off);
     status = qc_raw_patch_header(repair->image, HEADER_POINTERS_OFF, pointers, sizeof(pointers));
     if (status == QC_OK)
         repair->header = *header;
@@ -421,5 +426,6 @@ void qc_relocate_undo(struct qc_repair *repair)
     header->reftable_off = repair->header.reftable_off;
     header->reftable_clusters = repair->header.reftable_clusters;
     header->snapshots_count = repair->header.snapshots_count;
+    header->snapshots_over = repair->header.snapshots_over;
     header->snapshots_off = repair->header.snapshots_off;
 }

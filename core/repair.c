@@ -4,8 +4,9 @@
  *
  *   the mark dirty                        (version 3; a version 2 image has none)
  *   new tables, where old ones cannot stay, into clusters that nothing refers to
+ *   (from here on snapshots over the limit count for nothing, and their clusters are free)
  *   flaws of entries; counts that are too low, raised
- *   the header's pointers to new tables, in one write of one block
+ *   the header's pointers to new tables and its count of snapshots, in one write of one block
  *   COPIED flags
  *   counts that are too high, lowered
  *   the mark cleared
@@ -16,6 +17,7 @@
 
 #include "bytes.h"
 #include "commit.h"
+#include "seeded.h"
 #include "shared.h"
 
 #define L1_RESERVED_MASK UINT64_C(0x7f000000000001ff)
@@ -228,7 +230,7 @@ static qc_status mark_dirty(struct qc_image *image, bool drops_bitmaps)
     struct qc_header *header = &image->top.header;
     uint8_t features[24];
 
-    if (header->version < 3)
+    if (header->version < 3 || QC_SEED(repair_no_mark))
         return QC_OK;
     header->incompatible |= QC_INCOMPATIBLE_DIRTY;
     header->autoclear &= QC_AUTOCLEAR_BITMAPS | QC_AUTOCLEAR_RAW_DATA;
@@ -256,6 +258,12 @@ static qc_status round_up(struct qc_image *image)
 static qc_status flush_after(struct qc_repair *repair, qc_status status)
 {
     return status == QC_OK && repair->image->is_unflushed ? qc_flush_disk(repair->image) : status;
+}
+
+/* What was raised, fixed and switched is durable before counts are lowered. */
+static qc_status flush_before_lower(struct qc_repair *repair, qc_status status)
+{
+    return QC_SEED(repair_early_lower) ? status : flush_after(repair, status);
 }
 
 /* Finds the tables that cannot stay, and moves them. */
@@ -312,8 +320,10 @@ static qc_status unshare(struct qc_repair *repair)
 
 static qc_status repair_all(struct qc_repair *repair)
 {
-    qc_status status = relocate(repair);
+    qc_status status;
 
+    repair->image->top.header.snapshots_over = 0;
+    status = relocate(repair);
     if (status == QC_OK && repair->findings->is_again && repair->findings->may_drop)
         status = unshare(repair);
     if (status == QC_OK && repair->findings->needs_entries)
@@ -321,16 +331,17 @@ static qc_status repair_all(struct qc_repair *repair)
     repair->is_counted = false;
     if (status == QC_OK)
         status = raise_counts(repair);
-    status = flush_after(repair, status);
+    if (!QC_SEED(repair_early_switch))
+        status = flush_before_lower(repair, status);
     if (status == QC_OK)
         status = qc_relocate_switch(repair);
-    status = flush_after(repair, status);
+    status = flush_before_lower(repair, status);
     if (status == QC_OK)
         status = qc_repair_windows(repair, copied_window, false);
-    status = flush_after(repair, status);
+    status = flush_before_lower(repair, status);
     if (status == QC_OK)
         status = qc_repair_windows(repair, lower_window, false);
-    return flush_after(repair, status);
+    return QC_SEED(repair_early_clear) ? status : flush_after(repair, status);
 }
 
 /* Only counts that are too high, and flags where nothing else is wrong. */
@@ -366,6 +377,7 @@ qc_status qc_repair(struct qc_image *image, const struct qc_scratch *scratch, en
 
     qc_forget_shared(image);
     image->is_announced = false;
+    image->snapshots_bytes = 0;
     if (status == QC_OK)
         status = mark_dirty(image, findings->needs_bitmaps && findings->may_drop);
     status = flush_after(&repair, status);

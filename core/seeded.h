@@ -68,7 +68,13 @@
     SEED(early_copied, "COPIED is set before the count is durably lowered to 1")                   \
     SEED(below_past_end, "behind the end of a shorter layer the one below it shows")               \
     SEED(bulk_unsettled, "a change of snapshots begins while lowered counts wait (R3)")            \
-    SEED(early_size, "the header says a new size before what is new reads as zeros")
+    SEED(early_size, "the header says a new size before what is new reads as zeros")               \
+    SEED(stale_blank, "a new table is believed to be zeros where entries were written since")      \
+    SEED(stale_tag, "a slice is read for a guest range whose table is another by now")             \
+    SEED(repair_no_mark, "a repair is not announced by the dirty bit")                             \
+    SEED(repair_early_switch, "the header names new tables before they and counts are durable")    \
+    SEED(repair_early_lower, "a repair lowers counts before the entries that go are durably gone") \
+    SEED(repair_early_clear, "the mark is cleared before the repair's last counts are durable")
 
 #define QC_SEED_ENUM(name, what) QC_SEED_##name,
 enum qc_seed_number { QC_SEED_none, QC_SEEDS(QC_SEED_ENUM) QC_SEEDS_END };

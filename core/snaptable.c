@@ -252,6 +252,7 @@ qc_status qc_snaptable_write(struct qc_image *image, uint64_t host_off, uint64_t
         if (status != QC_OK)
             return status;
     }
+    image->snapshots_bytes = kept + entry_len;
     return QC_OK;
 }
 

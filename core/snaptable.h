@@ -42,7 +42,8 @@ qc_status qc_snaptable_entry(struct qc_image *image, uint64_t id, const char *na
 
 /*
  * Writes to host_off the image's table, which has table_bytes, without a span (len 0: all of it)
- * and with an entry of entry_len bytes behind it. No flush.
+ * and with an entry of entry_len bytes behind it. No flush. The header names it next, or the image
+ * takes no more writes: from here on its length is the table's.
  */
 qc_status qc_snaptable_write(struct qc_image *image, uint64_t host_off, uint64_t table_bytes,
                              const struct qc_snapshot_span *without, const uint8_t *entry,

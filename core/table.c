@@ -2,6 +2,7 @@
 /* Reading tables by slices; see table.h for the promises. */
 #include "table.h"
 
+#include "blank.h"
 #include "bytes.h"
 #include "seeded.h"
 
@@ -47,8 +48,19 @@ void qc_table_forget(struct qc_image *image, uint64_t host_off)
 {
     if (QC_SEED(stale_table))
         return;
+    qc_blank_forget(image, host_off);
     for (uint64_t off = 0; off < image->top.header.cluster_bytes; off += QC_PAGE_BYTES)
         qc_cache_forget(image->cache, host_off + off);
+}
+
+/* Of a layer's snapshot table: what its entries have at least, until it was measured. */
+static uint64_t snapshots_bytes(const struct qc_image *image, unsigned depth)
+{
+    uint32_t count = image->layers[depth].header.snapshots_count;
+
+    if (depth == 0 && count > 0 && image->snapshots_bytes > 0)
+        return image->snapshots_bytes;
+    return QC_U(count) * QC_SNAPSHOT_ENTRY_BYTES_MIN;
 }
 
 bool qc_is_header_structure(const struct qc_image *image, unsigned depth, uint64_t cluster)
@@ -63,8 +75,7 @@ bool qc_is_header_structure(const struct qc_image *image, unsigned depth, uint64
         {header->l1_off, qc_units(QC_U(header->l1_entries) * 8, cluster_bits)},
         {header->reftable_off, header->reftable_clusters},
         {image->grown_reftable.host_off, is_top ? image->grown_reftable.clusters : 0},
-        {header->snapshots_off,
-         qc_units(QC_U(header->snapshots_count) * QC_SNAPSHOT_ENTRY_BYTES_MIN, cluster_bits)},
+        {header->snapshots_off, qc_units(snapshots_bytes(image, depth), cluster_bits)},
     };
 
     for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {

@@ -6,6 +6,7 @@
  */
 #include "walk.h"
 
+#include "blank.h"
 #include "bytes.h"
 #include "table.h"
 
@@ -22,6 +23,7 @@ void qc_scratch_borrow(struct qc_image *image, struct qc_scratch *ret_scratch)
         (uint32_t)qc_min(cache->pages_count / TABLES_PER_PAGES, TABLES_PAGES_MAX - 1) + 1;
 
     qc_cache_reset(cache);
+    qc_blank_forget_all(image);
     ret_scratch->tables = cache->pages;
     ret_scratch->tables_bytes = tables_pages * QC_PAGE_BYTES;
     ret_scratch->bytes = cache->pages + ret_scratch->tables_bytes;

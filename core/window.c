@@ -5,6 +5,7 @@
  */
 #include "window.h"
 
+#include "blank.h"
 #include "bytes.h"
 #include "seeded.h"
 #include "table.h"
@@ -34,6 +35,9 @@ qc_status qc_window_load(struct qc_image *image, const struct qc_window *window)
         uint64_t slice_len = qc_min(QC_PAGE_BYTES, window->table_bytes - off);
         qc_status status;
 
+        overlap(window, off, slice_len, &in_window, &in_slice, &len);
+        if (qc_blank_covers(image, window->host_off + in_window, len))
+            continue;
         status = qc_table_slice(image, 0, window->table_off, window->table_bytes, off,
                                 QC_HEAT_PASSING, &slice);
         if (status != QC_OK)

@@ -87,8 +87,10 @@ static void print(qc_status status, const struct qc_check_result *result)
 static qc_status check(const char *name, struct qc_check_result *ret_result)
 {
     struct qc_bases bases = {.find = find_data_file};
-    struct qc_open_options options = {
-        .readonly = fix == QC_FIX_NOTHING, .is_backing_off = true, .bases = &bases};
+    struct qc_open_options options = {.readonly = fix == QC_FIX_NOTHING,
+                                      .is_backing_off = true,
+                                      .is_for_check = true,
+                                      .bases = &bases};
     struct posix_file file;
     struct qc_disk_ops ops;
     int fd = open(name, fix == QC_FIX_NOTHING ? O_RDONLY : O_RDWR);

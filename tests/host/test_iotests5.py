@@ -87,20 +87,6 @@ def test_iotest_060_damage(name, build, tmp_path, capfd):
     assert_stops(build, tmp_path, image, change, line=line, capfd=capfd)
 
 
-@pytest.mark.skip(reason="tables of snapshots are left to the check")
-def test_iotest_060_data_is_l2_of_a_snapshot(build, tmp_path, capfd):
-    """Tables that only a snapshot needs are tables."""
-    image = written_060(tmp_path / "image.qcow2", "write -q -P 1 0 512")
-    client("qemu-img", "snapshot", "-c", "foo", image)
-    qemu_io(image, "write -q -P 2 0 512")
-    content = image.read_bytes()
-    now = int.from_bytes(content[L1:L1 + 8], "big") & ~COPIED
-    assert now != L2
-    poke(image, now, be64(COPIED | L2))
-    assert_stops(build, tmp_path, image, write_first, line="cluster 0x40000 is metadata",
-                 capfd=capfd)
-
-
 @pytest.mark.parametrize("version", [2, 3])
 def test_iotest_060_free_cluster_is_l2(version, build, tmp_path, capfd):
     """The count of a table says that it is free: it is not handed out for data."""

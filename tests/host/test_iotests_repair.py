@@ -99,21 +99,24 @@ def test_iotest_108_repair(name, build, tmp_path):
     assert_repairs(build, tmp_path, *DAMAGES_108[name])
 
 
-def test_iotest_060_repair_l2_of_a_snapshot(build, tmp_path):
-    """The disk and its snapshot stop sharing what was never meant to be shared."""
+def test_iotest_060_data_is_l2_of_a_snapshot(build, tmp_path):
+    """A table that only a snapshot needs is known to the check alone, here as in QEMU by default.
+
+    After the repair the disk and its snapshot share nothing that was never meant to be shared.
+    """
     image = written_060(tmp_path / "image.qcow2", "write -q -P 1 0 512")
     client("qemu-img", "snapshot", "-c", "foo", image)
     qemu_io(image, "write -q -P 2 0 512")
     now = int.from_bytes(image.read_bytes()[L1:L1 + 8], "big") & ~COPIED
+    assert now != L2
     poke(image, now, be64(COPIED | L2))
-    assert_agrees(build, image)
+    assert assert_agrees(build, image)["corruptions"] > 0
     repair(build, image)
     assert_takes_writes(build, tmp_path, image)
     with connected(build, tmp_path, image, "snapshot=foo") as link:
         assert link.pread(CLUSTER, 0) == b"\1" * 512 + bytes(CLUSTER - 512)
 
 
-@pytest.mark.skip(reason="an image without a refcount table does not open")
 def test_iotest_108_no_refcount_table(build, tmp_path):
     """All counts are made anew."""
     image = written_060(tmp_path / "image.qcow2")
@@ -251,14 +254,24 @@ def test_iotest_261_too_much_extra_data(build, tmp_path):
     assert_snapshots(build, tmp_path, image)
 
 
-@pytest.mark.skip(reason="an image with so many snapshots does not open")
 def test_iotest_261_too_many_snapshots(build, tmp_path):
-    """Of 131,072, which version 2 can have without one byte of theirs, half stay."""
+    """Of 131,072, which version 2 can have without one byte of theirs, half stay.
+
+    The figure is qemu-img's: each that is dropped, and 40 clusters of the table that had no count.
+    qemu-img would look at what is left for ten seconds, so it only reads the table.
+    """
     image = created(tmp_path / "image.qcow2", 64 * MIB, "compat=0.10")
     poke(image, 60, be32(0x20000) + be64(MIB))
     os.truncate(image, MIB + 40 * 0x20000)
-    repair(build, image)
-    assert int.from_bytes(image.read_bytes()[60:64], "big") == 0x10000
+    before = image.read_bytes()
+    for fix in ((), ("-r", "leaks")):
+        found = our_check(build, image, *fix)
+        assert (found["exit"], found["check-errors"]) == (1, 1)
+        assert image.read_bytes() == before
+    assert our_check(build, image, "-r", "all")["corruptions-fixed"] == 0x10000 + 40
+    assert image.read_bytes()[60:72] == be32(0x10000) + be64(MIB)
+    assert our_check(build, image)["exit"] == 0
+    client("qemu-img", "info", image)
 
 
 # ---- 271: entries of subclusters -------------------------------------------------------------

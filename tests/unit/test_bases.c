@@ -97,6 +97,35 @@ static void layers_may_be_left_out(void **state)
     assert_int_equal(qc_discard(&rig->image, 0, CLUSTER), QC_READONLY);
 }
 
+/* The image itself can be repaired, and is read-only after that as before. */
+static void without_layers_an_image_is_repaired(void **state)
+{
+    struct rig *rig = overlay(state, 3, "qcow2");
+    struct qc_check_result result;
+
+    rig->options.is_backing_off = rig->options.is_for_check = true;
+    put_be32(rig->disk.bytes + 56, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        rig_expect(rig, QC_OK, "");
+        assert_int_equal(qc_check(&rig->image, QC_FIX_ALL, NULL, NULL, &result), QC_OK);
+        assert_int_equal(result.corruptions, 0);
+        assert_true((result.corruptions_fixed > 0) == (i == 0));
+        assert_string_equal(qc_readonly_reason(&rig->image), "without the layers below: read-only");
+        assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_READONLY);
+    }
+}
+
+/* A layer below is only read: nobody repairs it. */
+static void damage_below_is_refused_in_a_check_too(void **state)
+{
+    struct rig *rig = overlay(state, 3, "qcow2");
+
+    rig->options.is_for_check = true;
+    build_below(1);
+    put_be32(below[1].bytes + 56, 0);
+    rig_expect(rig, QC_CORRUPT, "layer 1: no refcount table");
+}
+
 static void names_that_lead_away_are_refused(void **state)
 {
     static const char *const bad[] = {"",          "/etc/x",   "\\x",  "c:x",  "json:{}",
@@ -138,6 +167,8 @@ int main(void)
         RIG_TEST(names_and_formats_are_handed_on),
         RIG_TEST(layers_that_cannot_be_had_are_refused),
         RIG_TEST(layers_may_be_left_out),
+        RIG_TEST(without_layers_an_image_is_repaired),
+        RIG_TEST(damage_below_is_refused_in_a_check_too),
         cmocka_unit_test(names_that_lead_away_are_refused),
         cmocka_unit_test(disks_that_are_only_read_count_all_else),
     };

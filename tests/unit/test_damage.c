@@ -54,6 +54,59 @@ static void kept_cluster_outside_the_disk(void **state)
     assert_int_equal(qc_discard(&rig->image, CLUSTER, CLUSTER), QC_CORRUPT);
 }
 
+/*
+ * Two snapshots of no cluster; the first one's entry fills the cluster of the table and more, so
+ * that the second lies in the next.
+ */
+static struct rig *with_long_table(void **state)
+{
+    struct rig *rig = mapped(state);
+    uint64_t table_off = rig_data_off(rig, 4);
+    uint8_t *entry = rig->disk.bytes + table_off;
+
+    rig->disk.disk.size_bytes = table_off + 2 * CLUSTER;
+    memset(entry, 0, 2 * CLUSTER);
+    put_be32(entry + 12, CLUSTER); /* no id, so long a name */
+    put_be32(entry + 36, 16);
+    put_be32(entry + 40 + 16 + CLUSTER + 36, 16);
+    set_count(rig, table_off, 1);
+    set_count(rig, table_off + CLUSTER, 1);
+    put_be32(rig->disk.bytes + 60, 2);
+    put_be64(rig->disk.bytes + 64, table_off);
+    return rig;
+}
+
+static void last_cluster_of_a_snapshot_table(void **state)
+{
+    struct rig *rig = with_long_table(state);
+
+    rig_set_l2(rig, 1, rig_data_off(rig, 5) | COPIED);
+    expect_refused(rig, CLUSTER, 512, QC_CORRUPT, "cluster 0xa000 is metadata");
+    /* Its count says that it is free. */
+    with_long_table(state);
+    set_count(rig, rig_data_off(rig, 5), 0);
+    expect_refused(rig, 10 * CLUSTER, 512, QC_CORRUPT, "free cluster 0xa000 is metadata");
+    with_long_table(state);
+    assert_int_equal(rig_open(rig), QC_OK);
+    assert_int_equal(qc_write(&rig->image, CLUSTER, buf, 512), QC_OK);
+}
+
+/* Nobody knows what else belongs to it. */
+static void snapshot_table_without_an_end(void **state)
+{
+    struct rig *rig = with_long_table(state);
+    uint64_t table_off = rig_data_off(rig, 4);
+
+    put_be32(rig->disk.bytes + table_off + 36, 1025);
+    expect_refused(rig, 0, 512, QC_UNSUPPORTED, "snapshot has 1025 bytes of extra data");
+    with_long_table(state);
+    put_be32(rig->disk.bytes + table_off + 12, 0xffffffff);
+    expect_refused(rig, 0, 512, QC_CORRUPT, "snapshot table ends behind the disk");
+    with_long_table(state);
+    put_be32(rig->disk.bytes + table_off + 40 + 16 + CLUSTER + 12, CLUSTER);
+    expect_refused(rig, 0, 512, QC_CORRUPT, "snapshot table ends behind the disk");
+}
+
 static void cluster_that_the_disk_cuts(void **state)
 {
     struct rig *rig = mapped(state);
@@ -126,7 +179,8 @@ static void full_host_takes_writes_in_place(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(kept_cluster_outside_the_disk),   RIG_TEST(cluster_that_the_disk_cuts),
+        RIG_TEST(kept_cluster_outside_the_disk),   RIG_TEST(last_cluster_of_a_snapshot_table),
+        RIG_TEST(snapshot_table_without_an_end),   RIG_TEST(cluster_that_the_disk_cuts),
         RIG_TEST(disk_of_no_whole_blocks),         RIG_TEST(entries_that_share_more_than_the_count),
         RIG_TEST(refcount_block_that_is_the_l1),   RIG_TEST(l2_table_that_is_a_refcount_block),
         RIG_TEST(full_host_takes_writes_in_place),

@@ -161,6 +161,27 @@ static void a_raw_data_file_stays_one(void **state)
     assert_true(qc_be64(rig->disk.bytes + 88) == QC_AUTOCLEAR_RAW_DATA);
 }
 
+/* What a write left that failed goes when the place is zeroed, though the map has nothing there. */
+static void a_raw_data_file_loses_what_failed(void **state)
+{
+    static const struct {
+        uint64_t off, len;
+    } zeroed[] = {{4 * CLUSTER, CLUSTER}, {4 * CLUSTER, 2048}, {3 * CLUSTER + 512, 3 * CLUSTER}};
+
+    for (unsigned i = 0; i < sizeof(zeroed) / sizeof(zeroed[0]); i++) {
+        struct rig *rig = built(state, true);
+        uint8_t bytes[1024];
+
+        memset(bytes, 0x33, sizeof(bytes));
+        data.fail_write_at = data.writes_count + 1;
+        assert_int_equal(qc_write(&rig->image, 4 * CLUSTER + 512, bytes, sizeof(bytes)), QC_IO);
+        assert_int_equal(data.bytes[4 * CLUSTER + 512], 0x33);
+        assert_int_equal(qc_zero(&rig->image, zeroed[i].off, zeroed[i].len, true), QC_OK);
+        expect_durable(rig);
+        assert_memory_equal(data.bytes, expected, GUEST);
+    }
+}
+
 static void holes_do_not_show_old_bytes(void **state)
 {
     struct rig *rig = built(state, false);
@@ -225,6 +246,7 @@ int main(void)
         RIG_TEST(entries_that_lie_elsewhere_are_refused),
         RIG_TEST(data_is_durable_before_what_names_it),
         RIG_TEST(a_raw_data_file_stays_one),
+        RIG_TEST(a_raw_data_file_loses_what_failed),
         RIG_TEST(holes_do_not_show_old_bytes),
         RIG_TEST(a_short_data_file_grows_or_takes_no_writes),
         RIG_TEST(growing_grows_the_data_file),

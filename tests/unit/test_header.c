@@ -334,6 +334,31 @@ static void snapshots_are_at_most_65536(void **state)
     rig_expect(rig, QC_OK, "");
 }
 
+/* Opened for a check, two of all damages pass, and are why the image takes no writes. */
+static void check_opens_what_it_can_repair(void **state)
+{
+    struct rig *rig = good(state);
+
+    rig->options.is_for_check = true;
+    put_be32(head(rig) + 56, 0);
+    rig_expect(rig, QC_OK, "");
+    assert_string_equal(qc_readonly_reason(&rig->image), "no refcount table: read-only");
+    put_be32(head(rig) + 56, 1);
+    put_be64(head(rig) + 64, 5 * 65536);
+    put_be32(head(rig) + 60, UINT32_MAX);
+    rig_expect(rig, QC_CORRUPT, "snapshot table offset 0x50000 invalid");
+    rig->disk.disk.size_bytes = MEM_DISK_BYTES;
+    rig_expect(rig, QC_OK, "");
+    assert_string_equal(qc_readonly_reason(&rig->image),
+                        "snapshot table too large: 4294967295 snapshots: read-only");
+    assert_int_equal(qc_info(&rig->image)->snapshots_count, 65536);
+    rig->options.readonly = true;
+    rig_expect(rig, QC_OK, "");
+    assert_string_equal(qc_readonly_reason(&rig->image), "read-only");
+    put_be64(head(rig) + 48, 1);
+    rig_expect(rig, QC_CORRUPT, "refcount table offset 0x1 invalid");
+}
+
 static void tables_do_not_overlap(void **state)
 {
     struct rig *rig = good(state);
@@ -377,6 +402,7 @@ int main(void)
         RIG_TEST(tables_lie_in_the_disk),
         RIG_TEST(tables_end_with_the_bytes_in_use),
         RIG_TEST(snapshots_are_at_most_65536),
+        RIG_TEST(check_opens_what_it_can_repair),
         RIG_TEST(tables_do_not_overlap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

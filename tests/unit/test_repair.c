@@ -207,6 +207,35 @@ static void opening_gives_up_nothing(void **state)
                         "dirty image, repair failed: no space for new tables");
 }
 
+/* Nothing is repaired that nobody asked for, and a refused image is refused as ever. */
+static void missing_refcount_table_is_made(void **state)
+{
+    struct rig *rig = *state;
+    struct qc_check_result result;
+    uint8_t bytes[512] = {1, 2, 3};
+
+    for (uint32_t version = 2; version <= 3; version++) {
+        shape_build(rig, version, 12);
+        put_be32(shape_table(rig, AT_HEADER) + 56, 0);
+        shape_table(rig, AT_HEADER)[79] = version == 3 ? MARK_DIRTY : 0;
+        rig_expect(rig, QC_CORRUPT, "no refcount table");
+        rig->options.is_for_check = true;
+        result = shape_check(rig, QC_FIX_NOTHING);
+        /* Header, L1, L2 and data; flags of L2 and data. The old structures are nobody's. */
+        shape_expect(&result, 3 + SHAPE_DATA + 1 + SHAPE_DATA, 0);
+        assert_int_equal(qc_write(&rig->image, 0, bytes, sizeof(bytes)), QC_READONLY);
+        assert_int_equal(rig->disk.writes_count, 0);
+        result = shape_check(rig, QC_FIX_ALL);
+        shape_expect(&result, 0, 0);
+        assert_string_equal(qc_readonly_reason(&rig->image), "");
+        assert_int_equal(qc_write(&rig->image, 0, bytes, sizeof(bytes)), QC_OK);
+        assert_int_equal(qc_settle(&rig->image), QC_OK);
+        rig->options.is_for_check = false;
+        result = shape_check(rig, QC_FIX_NOTHING);
+        shape_expect(&result, 0, 0);
+    }
+}
+
 static void image_goes_on_after_a_repair(void **state)
 {
     struct rig *rig = *state;
@@ -239,6 +268,7 @@ int main(void)
         RIG_TEST(corrupt_mark_goes_with_the_damage),
         RIG_TEST(dirty_image_is_repaired_at_its_opening),
         RIG_TEST(opening_gives_up_nothing),
+        RIG_TEST(missing_refcount_table_is_made),
         RIG_TEST(image_goes_on_after_a_repair),
     };
 

@@ -14,6 +14,7 @@
 #define SUBSETS_OF_MAX 9u /* units of an epoch of which all subsets are tried */
 #define SAMPLES        60u
 #define GUEST_CLUSTERS 192u
+#define SNAPSHOTS_OVER 200u /* 3 clusters of their own, or 2 */
 
 /* What a repair asked of the disk, in blocks, which land one by one. */
 static struct {
@@ -222,58 +223,113 @@ static void damage_everything(struct rig *rig)
     damage_root(rig);
 }
 
+/* An entry that names the header's L1 table, which is counted for it. */
+static void damage_counted_structure(struct rig *rig)
+{
+    rig_set_l2(rig, 9, rig->cluster_bytes * AT_L1);
+    shape_set_count(rig, AT_L1, 2);
+}
+
+static void damage_no_table(struct rig *rig)
+{
+    put_be64(shape_table(rig, AT_HEADER) + 48, 0);
+    put_be32(shape_table(rig, AT_HEADER) + 56, 0);
+}
+
+/* Entries of zeros, but for the extra data that version 3 must have; all clusters are counted. */
+static void damage_too_many_snapshots(struct rig *rig)
+{
+    bool has_extra = rig->disk.bytes[7] >= 3;
+    uint64_t first = AT_DATA + SHAPE_DATA, start = rig->cluster_bytes * first;
+    uint64_t bytes = (QC_SNAPSHOTS_MAX + SNAPSHOTS_OVER) * (has_extra ? 56u : 40u);
+
+    rig->disk.disk.size_bytes = start + (bytes / rig->cluster_bytes + 1) * rig->cluster_bytes;
+    assert_in_range(rig->disk.disk.size_bytes, 0, MEM_DISK_BYTES);
+    memset(rig->disk.bytes + start, 0, rig->disk.disk.size_bytes - start);
+    for (unsigned i = 0; i < QC_SNAPSHOTS_MAX + SNAPSHOTS_OVER && has_extra; i++)
+        rig->disk.bytes[start + i * 56u + 39] = 16;
+    for (uint64_t cluster = first; cluster * rig->cluster_bytes < rig->disk.disk.size_bytes;
+         cluster++)
+        image_set_count(&rig->disk, cluster * rig->cluster_bytes, 1);
+    put_be32(shape_table(rig, AT_HEADER) + 60, QC_SNAPSHOTS_MAX + SNAPSHOTS_OVER);
+    put_be64(shape_table(rig, AT_HEADER) + 64, start);
+}
+
+/* Repairs an image of this damage and looks at every cut of that. */
+static unsigned cut_repair(struct rig *rig, uint32_t version, unsigned cluster_bits,
+                           void (*damage)(struct rig *rig))
+{
+    struct qc_check_result result;
+    unsigned low_before, states = 0;
+
+    rig_build(rig, version, cluster_bits, (uint64_t)UNIT * GUEST_CLUSTERS, SHAPE_DATA);
+    rig->options.is_for_check = true;
+    for (unsigned i = 0; i < SHAPE_DATA; i++)
+        rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+    damage(rig);
+    memset(&log, 0, sizeof(log));
+    memcpy(log.start, rig->disk.bytes, sizeof(log.start));
+    memcpy(log.base, rig->disk.bytes, sizeof(log.base));
+    log.below = rig->disk.disk.ops;
+    log.ops = *log.below;
+    log.ops.write = log_write;
+    log.ops.flush = log_flush;
+    assert_int_equal(rig_open(rig), QC_OK);
+    note_guest(rig);
+    assert_int_equal(rig_open(rig), QC_OK);
+    low_before = low_counts(rig);
+    rig->disk.disk.ops = &log.ops;
+    assert_int_equal(rig_open(rig), QC_OK);
+    assert_int_equal(qc_check(&rig->image, QC_FIX_ALL, NULL, NULL, &result), QC_OK);
+    shape_expect(&result, 0, 0);
+    expect_guest(rig);
+    memcpy(log.end, rig->disk.bytes, sizeof(log.end));
+    log.end_bytes = rig->disk.disk.size_bytes;
+    for (unsigned first = 0, count; first < log.units_count; first += count) {
+        for (count = 0;
+             first + count < log.units_count && log.epoch[first + count] == log.epoch[first];
+             count++)
+            continue;
+        states += cut_epoch(rig, first, count, low_before);
+        for (unsigned i = first; i < first + count; i++)
+            memcpy(log.base + log.off[i], log.bytes + (size_t)i * UNIT, UNIT);
+    }
+    return states;
+}
+
 static void repair_survives_every_cut(void **state)
 {
     static void (*const damages[])(struct rig * rig) = {
-        damage_leak,          damage_low,      damage_low_and_leak, damage_root,
-        damage_crossed_root,  damage_no_root,  damage_entries,      damage_shared_table,
-        damage_counted_table, damage_snapshot, damage_everything};
-    struct rig *rig = *state;
+        damage_leak,          damage_low,      damage_low_and_leak,      damage_root,
+        damage_crossed_root,  damage_no_root,  damage_entries,           damage_shared_table,
+        damage_counted_table, damage_snapshot, damage_counted_structure, damage_no_table,
+        damage_everything};
     unsigned states = 0;
 
-    for (unsigned n = 0; n < 2 * sizeof(damages) / sizeof(damages[0]); n++) {
-        struct qc_check_result result;
-        unsigned low_before;
-
-        rig_build(rig, 2 + n % 2, 9, UINT64_C(512) * GUEST_CLUSTERS, SHAPE_DATA);
-        for (unsigned i = 0; i < SHAPE_DATA; i++)
-            rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
-        damages[n / 2](rig);
-        memset(&log, 0, sizeof(log));
-        memcpy(log.start, rig->disk.bytes, sizeof(log.start));
-        memcpy(log.base, rig->disk.bytes, sizeof(log.base));
-        log.below = rig->disk.disk.ops;
-        log.ops = *log.below;
-        log.ops.write = log_write;
-        log.ops.flush = log_flush;
-        assert_int_equal(rig_open(rig), QC_OK);
-        note_guest(rig);
-        assert_int_equal(rig_open(rig), QC_OK);
-        low_before = low_counts(rig);
-        rig->disk.disk.ops = &log.ops;
-        assert_int_equal(rig_open(rig), QC_OK);
-        assert_int_equal(qc_check(&rig->image, QC_FIX_ALL, NULL, NULL, &result), QC_OK);
-        shape_expect(&result, 0, 0);
-        expect_guest(rig);
-        memcpy(log.end, rig->disk.bytes, sizeof(log.end));
-        log.end_bytes = rig->disk.disk.size_bytes;
-        for (unsigned first = 0, count; first < log.units_count; first += count) {
-            for (count = 0;
-                 first + count < log.units_count && log.epoch[first + count] == log.epoch[first];
-                 count++)
-                continue;
-            states += cut_epoch(rig, first, count, low_before);
-            for (unsigned i = first; i < first + count; i++)
-                memcpy(log.base + log.off[i], log.bytes + (size_t)i * UNIT, UNIT);
-        }
-    }
+    for (unsigned n = 0; n < 2 * sizeof(damages) / sizeof(damages[0]); n++)
+        states += cut_repair(*state, 2 + n % 2, 9, damages[n / 2]);
     print_message("%u states\n", states);
+}
+
+/* Those that stay are the same, and none is named that is not whole. */
+static void dropping_snapshots_survives_every_cut(void **state)
+{
+    struct rig *rig = *state;
+
+    for (uint32_t version = 2; version <= 3; version++) {
+        unsigned states = cut_repair(rig, version, 12, damage_too_many_snapshots);
+
+        print_message("%u states\n", states);
+        assert_in_range(states, 3, 1000);
+        assert_memory_equal(shape_table(rig, AT_HEADER) + 60, "\0\1\0\0", 4);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         RIG_TEST(repair_survives_every_cut),
+        RIG_TEST(dropping_snapshots_survives_every_cut),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

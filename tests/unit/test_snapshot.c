@@ -3,6 +3,7 @@
  * Snapshots on a small image whose power is cut, or whose disk fails, at every point: whatever the
  * disk kept, cuts.h says what must hold. Then a disk without space.
  */
+#include "../../core/table.h"
 #include "cuts.h"
 
 static struct sim_disk start;
@@ -283,6 +284,29 @@ static void test_no_space_to_delete(void **state)
     assert_int_equal(run_create(&writer.image), QC_OK);
 }
 
+/* A table of two clusters, of which the shortest entries would fill one. */
+static void new_table_is_guarded_to_its_end(void **state)
+{
+    char name[201] = "";
+    struct rig *rig = *state;
+    uint64_t cluster;
+
+    memset(name, 'n', sizeof(name) - 1);
+    rig_build(rig, 3, 9, 64 * 512, 4);
+    assert_int_equal(rig_open(rig), QC_OK);
+    assert_int_equal(qc_snapshot_create(&rig->image, name, 1, 2), QC_OK);
+    assert_int_equal(qc_snapshot_create(&rig->image, name, 1, 2), QC_OK);
+    cluster = qc_info(&rig->image)->snapshots_off / 512;
+    assert_true(qc_is_header_structure(&rig->image, 0, cluster + 1));
+    assert_false(qc_is_header_structure(&rig->image, 0, cluster + 2));
+    assert_int_equal(qc_snapshot_delete(&rig->image, "1"), QC_OK);
+    assert_int_equal(qc_snapshot_delete(&rig->image, "2"), QC_OK);
+    assert_false(qc_is_header_structure(&rig->image, 0, cluster));
+    /* What was known of a table that is gone says nothing. */
+    rig->image.snapshots_bytes = 512 * (cluster + 1);
+    assert_false(qc_is_header_structure(&rig->image, 0, cluster));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -293,6 +317,7 @@ int main(void)
         RIG_TEST(test_faults),
         RIG_TEST(test_no_space),
         RIG_TEST(test_no_space_to_delete),
+        RIG_TEST(new_table_is_guarded_to_its_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
