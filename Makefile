@@ -210,6 +210,27 @@ $(HOST)/crash/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(HOST_CFLAGS) -DQC_SEEDS_AT_RUN_TIME -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
+# ---- benchmarks ------------------------------------------------------------------------------
+
+# SEED is this target's own word for the random requests; what is compiled has no part in it.
+BENCH := $(HOST)/bench/player $(HOST)/bench/warm $(HOST)/bench/tracer.so
+.PHONY: bench bench-binaries
+bench: setup ## counts what requests cost, beside QEMU [SEED=n] [ONLY=row, or growth] [JSON=1]
+	@$(MAKE) --no-print-directory bench-binaries SEED= >&2
+	@$(PYTHON) -B tests/bench/bench.py --build $(BUILD) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json)
+bench-binaries: $(BENCH)
+
+$(HOST)/bench/player: $(call host-objects,$(CORE_SRC) drivers/posix_file.c tests/nbdkit/chain.c tests/bench/player.c) $(host-decoders)
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^
+# Without what valgrind cannot read of this compiler's debug information.
+$(HOST)/bench/warm: $(call host-objects,$(CORE_SRC) tests/bench/warm.c) $(host-decoders)
+	@mkdir -p $(@D)
+	$(CC) -Wl,--strip-debug -o $@ $^
+$(HOST)/bench/tracer.so: tests/bench/tracer.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) -shared -o $@ $<
+
 # ---- decoders --------------------------------------------------------------------------------
 
 # sources.sh writes a stamp last. Compilers leave headers of -isystem out of the dependency files,
