@@ -35,7 +35,7 @@ def esp_files(build, folder):
 
 def complaint(disk, folder):
     """What is wrong with the arguments, or None."""
-    usage = "usage: make boot DISK=path [ESP=folder] [DEVICE=virtio|nvme|ahci|usb]"
+    usage = "usage: make boot DISK=path [ESP=folder] [DEVICE=virtio|scsi|nvme|ahci|usb]"
     if not disk:
         return f"DISK is not set; {usage}"
     if not disk.is_file() and not disk.is_block_device():

@@ -18,7 +18,7 @@ packages=(
     mtools dosfstools util-linux                         # disks
     busybox-static systemd-boot-efi binutils             # the Linux of the demo
     grub-efi-amd64-bin grub-common                       # loaders that live in images
-    python3 python3-pytest python3-pytest-xdist          # the tests
+    python3 python3-pytest python3-pytest-xdist valgrind # the tests and benchmarks
 )
 
 missing=()
