@@ -15,6 +15,7 @@
 #ifndef QC_CACHE_H
 #define QC_CACHE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -137,17 +138,19 @@ void qc_cache_untag_all(struct qc_cache *cache);
 /* What qc_cache_get does with a slot that it finds, for qc_cache_tagged. */
 void qc_cache_use(struct qc_cache *cache, uint16_t index);
 
-/* The slice that maps a guest slice, as qc_cache_get would return it; NULL where none is known. */
-static inline const uint8_t *qc_cache_tagged(struct qc_cache *cache, uint64_t guest_slice)
+/* Whether the slice that maps a guest slice is known; and it, as qc_cache_get would return it. */
+static inline bool qc_cache_tagged(struct qc_cache *cache, uint64_t guest_slice,
+                                   const uint8_t **ret_slice)
 {
     uint16_t index = cache->guests[guest_slice & cache->guests_mask];
     const struct qc_slot *slot = &cache->slots[index];
 
     if (slot->guest != guest_slice + 1)
-        return NULL;
+        return false;
     if (slot->list == QC_LIST_MAIN && cache->lists[QC_LIST_MAIN].head != index)
         qc_cache_use(cache, index);
-    return cache->pages + (size_t)slot->page * QC_PAGE_BYTES;
+    *ret_slice = cache->pages + (size_t)slot->page * QC_PAGE_BYTES;
+    return true;
 }
 
 #endif

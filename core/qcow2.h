@@ -154,7 +154,10 @@ qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk
                   const struct qc_open_options *options);
 
 /* Why the image takes no writes: one sentence, or "" while it does. May change at run time. */
-const char *qc_readonly_reason(const struct qc_image *image);
+static inline const char *qc_readonly_reason(const struct qc_image *image)
+{
+    return image->readonly_reason.text;
+}
 
 /* Bytes of the guest disk, a multiple of QC_SECTOR_BYTES, at least one sector. */
 uint64_t qc_size(const struct qc_image *image);
