@@ -101,6 +101,7 @@ static void hash_remove(struct qc_cache *cache, uint16_t index)
 static void slot_free(struct qc_cache *cache, uint16_t index)
 {
     hash_remove(cache, index);
+    cache->slots[index].guest = 0;
     list_move(cache, index, QC_LIST_FREE);
 }
 
@@ -124,6 +125,7 @@ static uint16_t page_take(struct qc_cache *cache)
         /* Out of the queue, but remembered: asked for again, it will go to the main list. */
         victim = cache->lists[QC_LIST_QUEUE].tail;
         page = cache->slots[victim].page;
+        cache->slots[victim].guest = 0;
         list_move(cache, victim, QC_LIST_GHOST);
     } else {
         victim = cache->lists[QC_LIST_MAIN].tail;
@@ -185,6 +187,7 @@ void qc_cache_reset(struct qc_cache *cache)
     __builtin_memset(cache->buckets, 0, (cache->buckets_mask + 1) * sizeof(cache->buckets[0]));
     cache->pages_used = 0;
     cache->free_pages_count = 0;
+    qc_cache_untag_all(cache);
     for (uint32_t i = 1; i < slots_count; i++)
         list_add(cache, (uint16_t)i, QC_LIST_FREE);
 }
@@ -240,8 +243,10 @@ void qc_cache_forget(struct qc_cache *cache, uint64_t host_off)
     uint16_t index = hash_find(cache, host_off);
 
     /* The page stays with its slot, which no longer stands for anything: len 0 reads again. */
-    if (index != NONE)
+    if (index != NONE) {
         cache->slots[index].len = 0;
+        cache->slots[index].guest = 0;
+    }
 }
 
 /* Reads a slice that is not here. Nothing is recorded before the disk has answered. */
@@ -288,6 +293,7 @@ qc_status qc_cache_get(struct qc_cache *cache, struct qc_disk *disk, unsigned de
     if (slot->len < len) {
         /* A read that failed before, or a shorter slice of another table at the same place. */
         slot->len = 0;
+        slot->guest = 0;
         status = disk->ops->read(disk, host_off, bytes, len);
         if (status != QC_OK)
             return status;
@@ -303,6 +309,8 @@ void qc_cache_tag(struct qc_cache *cache, uint64_t host_off, uint64_t guest_slic
 {
     uint16_t index = hash_find(cache, host_off);
 
+    if (index == NONE || cache->slots[index].list == QC_LIST_GHOST || cache->slots[index].len == 0)
+        return;
     cache->slots[index].guest = guest_slice + 1;
     cache->guests[guest_slice & cache->guests_mask] = index;
 }
@@ -312,16 +320,7 @@ void qc_cache_untag_all(struct qc_cache *cache)
     __builtin_memset(cache->guests, 0, (cache->guests_mask + 1) * sizeof(cache->guests[0]));
 }
 
-const uint8_t *qc_cache_tagged(struct qc_cache *cache, uint64_t guest_slice)
+void qc_cache_use(struct qc_cache *cache, uint16_t index)
 {
-    uint16_t index = cache->guests[guest_slice & cache->guests_mask];
-    const struct qc_slot *slot = &cache->slots[index];
-
-    /* What is out of the cache has no length, or is in neither list. */
-    if (slot->guest != guest_slice + 1 || slot->len == 0 || slot->list == QC_LIST_GHOST ||
-        slot->list == QC_LIST_FREE)
-        return NULL;
-    if (slot->list == QC_LIST_MAIN && cache->lists[QC_LIST_MAIN].head != index)
-        list_move(cache, index, QC_LIST_MAIN);
-    return cache->pages + (size_t)slot->page * QC_PAGE_BYTES;
+    list_move(cache, index, QC_LIST_MAIN);
 }

@@ -15,6 +15,7 @@
 #ifndef QC_CACHE_H
 #define QC_CACHE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,7 +42,7 @@ struct qc_blank {
 /* A slice in the cache, or the memory of one (a ghost has no page). Linked by index, 0 is none. */
 struct qc_slot {
     uint64_t key;   /* depth of the layer << 56 | host_off */
-    uint64_t guest; /* the guest slice it maps, and 1; 0: it is not known to map one */
+    uint64_t guest; /* the guest slice it maps, and 1; 0: none is known, or nothing is here */
     uint32_t len;
     uint16_t page;
     uint16_t list;
@@ -134,7 +135,22 @@ qc_status qc_cache_get(struct qc_cache *cache, struct qc_disk *disk, unsigned de
 void qc_cache_tag(struct qc_cache *cache, uint64_t host_off, uint64_t guest_slice);
 void qc_cache_untag_all(struct qc_cache *cache);
 
-/* The slice that maps a guest slice, as qc_cache_get would return it; NULL where none is known. */
-const uint8_t *qc_cache_tagged(struct qc_cache *cache, uint64_t guest_slice);
+/* What qc_cache_get does with a slot that it finds, for qc_cache_tagged. */
+void qc_cache_use(struct qc_cache *cache, uint16_t index);
+
+/* Whether the slice that maps a guest slice is known; and it, as qc_cache_get would return it. */
+static inline bool qc_cache_tagged(struct qc_cache *cache, uint64_t guest_slice,
+                                   const uint8_t **ret_slice)
+{
+    uint16_t index = cache->guests[guest_slice & cache->guests_mask];
+    const struct qc_slot *slot = &cache->slots[index];
+
+    if (slot->guest != guest_slice + 1)
+        return false;
+    if (slot->list == QC_LIST_MAIN && cache->lists[QC_LIST_MAIN].head != index)
+        qc_cache_use(cache, index);
+    *ret_slice = cache->pages + (size_t)slot->page * QC_PAGE_BYTES;
+    return true;
+}
 
 #endif

@@ -264,7 +264,8 @@ static bool may_repair(const struct qc_image *image)
 {
     const struct qc_disk *disk = image->top.disk;
 
-    if (disk->readonly || image->is_failed || image->top.header.cluster_bytes < disk->block_bytes ||
+    if (disk->readonly || image->top.data->readonly || image->is_failed ||
+        image->top.header.cluster_bytes < disk->block_bytes ||
         (disk->ops->grow == NULL && !qc_is_aligned(disk->size_bytes, disk->block_bytes)))
         return false;
     return image->readonly_reason.text[0] == '\0' || image->readonly_kind != QC_READONLY_FIXED;

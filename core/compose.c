@@ -140,11 +140,15 @@ static qc_status write_at_once(struct qc_image *image, const struct qc_piece *pi
                                uint64_t tail, uint64_t host_off)
 {
     uint8_t *staging = image->cache->staging;
-    qc_status status = read_padded(image, piece->guest_off - head, staging, head);
+    qc_status status;
 
-    if (status == QC_OK)
-        status =
-            read_padded(image, piece->guest_off + piece->len, staging + head + piece->len, tail);
+    /* Both in one request, and between them what is then overwritten. */
+    if (head > 0 && tail > 0)
+        status = read_padded(image, piece->guest_off - head, staging, head + piece->len + tail);
+    else if (head > 0)
+        status = read_padded(image, piece->guest_off - head, staging, head);
+    else
+        status = read_padded(image, piece->guest_off + piece->len, staging + piece->len, tail);
     if (status != QC_OK)
         return status;
     __builtin_memcpy(staging + head, piece->buf, piece->len);

@@ -43,11 +43,6 @@ static void put_number(struct sink *sink, uint64_t value, unsigned base)
         put(sink, digits[--count]);
 }
 
-void qc_detail_clear(struct qc_detail *detail)
-{
-    detail->text[0] = '\0';
-}
-
 qc_status qc_fail(struct qc_detail *detail, qc_status status, const char *format, ...)
 {
     struct sink sink = {detail->text, 0};

@@ -19,7 +19,10 @@ struct qc_detail {
     char text[QC_DETAIL_BYTES];
 };
 
-void qc_detail_clear(struct qc_detail *detail);
+static inline void qc_detail_clear(struct qc_detail *detail)
+{
+    detail->text[0] = '\0';
+}
 
 /* Writes the sentence and returns status, so that refusing is one expression. */
 qc_status qc_fail(struct qc_detail *detail, qc_status status, const char *format, ...);

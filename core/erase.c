@@ -148,7 +148,7 @@ static qc_status zero_part(struct qc_image *image, uint64_t guest_off, uint64_t 
         qc_status status = qc_map_run(image, guest_off + done, len - done, &run);
         bool is_zero = status == QC_OK && is_zeros(&run);
 
-        if (!is_zero || is_raw_kept(image))
+        if (status == QC_OK && (!is_zero || is_raw_kept(image)))
             run.len = qc_min(run.len, qc_min(ZEROS_BYTES, image->cache->staging_bytes));
         if (is_zero)
             status = is_raw_zero(image, guest_off + done, run.len, &is_zero);

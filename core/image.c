@@ -15,6 +15,10 @@
 #include "seeded.h"
 #include "snaptable.h"
 
+#define ENTRY_BITS 3u  /* an entry's bytes, to the power of two */
+#define SLICE_BITS 12u /* a slice's, where its table is not shorter */
+_Static_assert(1u << SLICE_BITS == QC_PAGE_BYTES, "a slice is a page");
+
 /* Keeps a reason that the header itself gives, and that a repair takes away. */
 static void note_damage(struct qc_image *image)
 {
@@ -89,6 +93,10 @@ qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk
     for (uint64_t off = 0; off < cluster_bytes; off += QC_PAGE_BYTES)
         qc_cache_forget(cache, off);
     qc_epoch_init(&image->epoch, cache);
+    if (image->layers_count == 1 && !qc_has_data_file(&image->top) &&
+        !qc_has_subclusters(&image->top.header))
+        image->slice_clusters_bits =
+            (unsigned)qc_min(image->top.header.cluster_bits, SLICE_BITS) - ENTRY_BITS;
     /* Behind a file's last cluster nothing ever was, and growing it brings zeros. */
     image->virgin_off = UINT64_MAX;
     if (!disk->readonly && disk->ops->grow != NULL)
@@ -104,13 +112,28 @@ qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk
     return QC_OK;
 }
 
-qc_status qc_read(struct qc_image *image, uint64_t guest_off, void *buf, size_t len)
+/* Apart from its caller, so that the quick way there costs neither room nor time for it. */
+__attribute__((noinline)) static qc_status read_runs(struct qc_image *image, uint64_t guest_off,
+                                                     void *buf, size_t len)
 {
-    qc_detail_clear(&image->detail);
     if (!qc_is_inside(guest_off, len, qc_size(image)))
         return qc_fail(&image->detail, QC_RANGE, "read of %u bytes at guest %x is outside",
                        QC_U(len), guest_off);
     return qc_note_damage(image, qc_read_runs(image, guest_off, buf, len));
+}
+
+qc_status qc_read(struct qc_image *image, uint64_t guest_off, void *buf, size_t len)
+{
+    uint64_t guest_end = image->top.header.guest_bytes & ~QC_U(QC_SECTOR_BYTES - 1), host_off;
+    qc_status status;
+
+    qc_detail_clear(&image->detail);
+    if (!qc_is_inside(guest_off, len, guest_end) || !qc_map_known(image, guest_off, len, &host_off))
+        return read_runs(image, guest_off, buf, len);
+    status = image->top.disk->ops->read(image->top.disk, host_off, buf, len);
+    if (status != QC_OK)
+        return qc_fail(&image->detail, status, "data at %x cannot be read", host_off);
+    return QC_OK;
 }
 
 qc_status qc_map(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
@@ -126,11 +149,6 @@ qc_status qc_map(struct qc_image *image, uint64_t guest_off, uint64_t max_len,
 const char *qc_detail(const struct qc_image *image)
 {
     return image->detail.text;
-}
-
-const char *qc_readonly_reason(const struct qc_image *image)
-{
-    return image->readonly_reason.text;
 }
 
 const struct qc_header *qc_info(const struct qc_image *image)

@@ -13,8 +13,6 @@
 #include "table.h"
 
 #define WORD_BYTES 8u
-#define WORD_BITS  3u
-#define SLICE_BITS 12u /* of QC_PAGE_BYTES */
 /* A hole in an overlay is not followed farther at a time: what lies below may end it at once. */
 #define CHAIN_CLUSTERS_MAX 4096u
 
@@ -237,14 +235,6 @@ static qc_status find_words(struct qc_image *image, unsigned depth, uint64_t l2_
                             word_index, QC_HEAT_PASSING, ret_words, ret_words_count);
 }
 
-/* How many words a slice of an L2 table has, to the power of two. */
-static unsigned slice_words_bits(const struct qc_image *image)
-{
-    unsigned cluster_bits = image->top.header.cluster_bits;
-
-    return (cluster_bits < SLICE_BITS ? cluster_bits : SLICE_BITS) - WORD_BITS;
-}
-
 static bool is_partly_written(const struct qc_image *image, const struct qc_record *record)
 {
     return record != NULL && (record->flags & QC_RECORD_FRESH) &&
@@ -359,9 +349,10 @@ static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t g
     entry = take_entry(image, layer, words, record);
     if (parse_entry(layer, &entry, guest_off, &run) != QC_OK)
         return refuse_entry(image, &entry, guest_off);
-    if (depth == 0 && l2_off != 0 && record == NULL && run.kind == QC_EXTENT_DATA)
+    if (image->slice_clusters_bits != 0 && l2_off != 0 && record == NULL &&
+        run.kind == QC_EXTENT_DATA)
         qc_cache_tag(image->cache, l2_off + (word_index * WORD_BYTES & ~QC_U(QC_PAGE_BYTES - 1)),
-                     guest_cluster >> slice_words_bits(image));
+                     guest_cluster >> image->slice_clusters_bits);
     run.depth = depth;
     run.len =
         (count_run(image, guest_cluster, words, qc_min(words_count >> words_bits, max_count), &run)
@@ -375,40 +366,6 @@ static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t g
         run.host_off += in_cluster;
     *ret_extent = run;
     return QC_OK;
-}
-
-/* Whether slices of the top layer's tables map as many guest clusters as they have words. */
-static bool is_plain(const struct qc_image *image)
-{
-    return image->layers_count == 1 &&
-           (image->top.header.incompatible &
-            (QC_INCOMPATIBLE_EXTENDED_L2 | QC_INCOMPATIBLE_DATA_FILE)) == 0;
-}
-
-bool qc_map_known(struct qc_image *image, uint64_t guest_off, uint64_t len, uint64_t *ret_host_off)
-{
-    const uint32_t *records = image->epoch.kind_counts;
-    unsigned cluster_bits = image->top.header.cluster_bits;
-    uint64_t cluster_mask = image->top.header.cluster_bytes - 1;
-    uint64_t in_cluster = guest_off & cluster_mask, guest_cluster = guest_off >> cluster_bits;
-    unsigned slice_bits = slice_words_bits(image);
-    const uint8_t *words;
-    uint64_t word, host_off;
-
-    if (records[QC_RECORD_ENTRY] + records[QC_RECORD_L1] > 0 || !is_plain(image) || len == 0 ||
-        len > cluster_mask + 1 - in_cluster)
-        return false;
-    words = qc_cache_tagged(image->cache, guest_cluster >> slice_bits);
-    if (words == NULL)
-        return false;
-    word = qc_be64(words + (guest_cluster & ((QC_U(1) << slice_bits) - 1)) * WORD_BYTES);
-    host_off = word & QC_ENTRY_OFFSET_MASK;
-    if (host_off == 0 || (word & ~(QC_ENTRY_OFFSET_MASK | QC_ENTRY_COPIED)) != 0 ||
-        (host_off & cluster_mask) != 0 ||
-        !qc_is_inside(host_off, in_cluster + len, image->top.disk->size_bytes))
-        return false;
-    *ret_host_off = host_off + in_cluster;
-    return true;
 }
 
 qc_status qc_map_layer(struct qc_image *image, unsigned depth, uint64_t guest_off, uint64_t max_len,

@@ -9,6 +9,7 @@
 #ifndef QC_MAP_H
 #define QC_MAP_H
 
+#include "bytes.h"
 #include "qcow2.h"
 
 #define QC_ENTRY_OFFSET_MASK UINT64_C(0x00fffffffffffe00)
@@ -35,7 +36,31 @@ qc_status qc_map_run(struct qc_image *image, uint64_t guest_off, uint64_t max_le
  * they lie in one cluster, whose slice was looked at before, and nothing has changed since. Says
  * what qc_map_run would; false where that has to be asked.
  */
-bool qc_map_known(struct qc_image *image, uint64_t guest_off, uint64_t len, uint64_t *ret_host_off);
+static inline bool qc_map_known(struct qc_image *image, uint64_t guest_off, uint64_t len,
+                                uint64_t *ret_host_off)
+{
+    const uint32_t *records = image->epoch.kind_counts;
+    unsigned cluster_bits = image->top.header.cluster_bits;
+    uint64_t cluster_mask = image->top.header.cluster_bytes - 1;
+    uint64_t in_cluster = guest_off & cluster_mask, guest_cluster = guest_off >> cluster_bits;
+    unsigned slice_bits = image->slice_clusters_bits;
+    const uint8_t *words;
+    uint64_t word, host_off;
+
+    /* A len of 0 is the largest of all here. */
+    if (slice_bits == 0 || (records[QC_RECORD_ENTRY] | records[QC_RECORD_L1]) != 0 ||
+        len - 1 > cluster_mask - in_cluster)
+        return false;
+    if (!qc_cache_tagged(image->cache, guest_cluster >> slice_bits, &words))
+        return false;
+    word = qc_be64(words + (guest_cluster & ((QC_U(1) << slice_bits) - 1)) * sizeof(word));
+    host_off = word & ~QC_ENTRY_COPIED;
+    if (host_off == 0 || (host_off & (cluster_mask | ~QC_ENTRY_OFFSET_MASK)) != 0 ||
+        !qc_is_inside(host_off, in_cluster + len, image->top.disk->size_bytes))
+        return false;
+    *ret_host_off = host_off + in_cluster;
+    return true;
+}
 
 /* The same as the layer at depth alone tells it: UNALLOCATED is what lies below. */
 qc_status qc_map_layer(struct qc_image *image, unsigned depth, uint64_t guest_off, uint64_t max_len,

@@ -128,7 +128,9 @@ struct qc_image {
         uint64_t next, end; /* host clusters that data leaves to new tables while it finds others */
         uint64_t count;     /* as many were set aside */
     } for_tables;
-    bool has_blanks;           /* of some tables more is known than the cache holds (blank.h) */
+    unsigned slice_clusters_bits; /* guest clusters that a slice of an L2 table maps, to the power
+                                     of two; 0 where reads go no quick way (map.h) */
+    bool has_blanks;              /* of some tables more is known than the cache holds (blank.h) */
     uint64_t snapshots_bytes;  /* of the snapshot table, from the first change on; 0: not known */
     uint64_t free_hint;        /* host cluster below which none is free, but for lowered counts */
     uint64_t virgin_off;       /* from here on the disk reads as zeros: nothing was ever here */
@@ -152,7 +154,10 @@ qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk
                   const struct qc_open_options *options);
 
 /* Why the image takes no writes: one sentence, or "" while it does. May change at run time. */
-const char *qc_readonly_reason(const struct qc_image *image);
+static inline const char *qc_readonly_reason(const struct qc_image *image)
+{
+    return image->readonly_reason.text;
+}
 
 /* Bytes of the guest disk, a multiple of QC_SECTOR_BYTES, at least one sector. */
 uint64_t qc_size(const struct qc_image *image);

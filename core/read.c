@@ -12,11 +12,6 @@
 #include "map.h"
 #include "packed.h"
 
-static qc_status refuse(struct qc_image *image, qc_status status, uint64_t host_off)
-{
-    return qc_fail(&image->detail, status, "data at %x cannot be read", host_off);
-}
-
 static qc_status read_data(struct qc_image *image, const struct qc_extent *run, uint8_t *buf)
 {
     struct qc_disk *disk = image->layers[run->depth].data;
@@ -30,20 +25,15 @@ static qc_status read_data(struct qc_image *image, const struct qc_extent *run, 
     if (here == 0)
         return QC_OK;
     status = disk->ops->read(disk, run->host_off, buf, here);
-    return status == QC_OK ? QC_OK : refuse(image, status, run->host_off);
+    if (status != QC_OK)
+        return qc_fail(&image->detail, status, "data at %x cannot be read", run->host_off);
+    return QC_OK;
 }
 
 qc_status qc_read_runs(struct qc_image *image, uint64_t guest_off, void *buf, uint64_t len)
 {
     uint8_t *out = buf;
-    uint64_t host_off;
 
-    if (qc_map_known(image, guest_off, len, &host_off)) {
-        struct qc_disk *disk = image->top.disk;
-        qc_status status = disk->ops->read(disk, host_off, buf, len);
-
-        return status == QC_OK ? QC_OK : refuse(image, status, host_off);
-    }
     while (len > 0) {
         struct qc_extent run;
         qc_status status = qc_map_run(image, guest_off, len, &run);

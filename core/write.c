@@ -89,6 +89,19 @@ static void note_piece(struct qc_image *image, const struct qc_piece *piece)
     }
 }
 
+/* A write that failed may have landed: what was not written there is not zeros any more. */
+static void forget_clean(struct qc_image *image, const struct qc_piece *piece)
+{
+    uint64_t off = piece->guest_off - in_cluster_of(image, piece->guest_off);
+
+    for (; off < piece->guest_off + piece->len; off += image->top.header.cluster_bytes) {
+        struct qc_record *record = fresh_record(image, off);
+
+        if (record != NULL)
+            record->flags &= (uint8_t)~QC_RECORD_CLEAN;
+    }
+}
+
 /* Writes into clusters that are ours already; merges those that neighbour on the host. */
 static qc_status write_in_place(struct qc_image *image, struct qc_piece *piece,
                                 const struct qc_cluster *first)
@@ -122,6 +135,8 @@ static qc_status write_in_place(struct qc_image *image, struct qc_piece *piece,
         status = qc_write_data(image, first->host_off + in_cluster, piece->buf, len);
     if (status == QC_OK)
         note_piece(image, piece);
+    else
+        forget_clean(image, piece);
     return status;
 }
 

@@ -28,49 +28,48 @@ bool efi_block_fits(const EFI_BLOCK_IO_PROTOCOL *parent)
            media->LastBlock < UINT64_MAX / media->BlockSize;
 }
 
-EFI_STATUS efi_block_medium(const struct efi_block *block)
-{
-    const EFI_BLOCK_IO_MEDIA *media = block->parent->Media;
-
-    if (EFI_ERROR(block->medium))
-        return block->medium;
-    if (!media->MediaPresent)
-        return EFI_NO_MEDIA;
-    return media->MediaId == block->media_id ? EFI_SUCCESS : EFI_MEDIA_CHANGED;
-}
-
 static qc_status answer(struct efi_block *block, EFI_STATUS status)
 {
+    if (!EFI_ERROR(status))
+        return QC_OK;
     if (status == EFI_NO_MEDIA || status == EFI_MEDIA_CHANGED)
         block->medium = status;
-    return EFI_ERROR(status) ? QC_IO : QC_OK;
+    return QC_IO;
 }
 
 /* Not every device looks at the MediaId that it is given, so a request stops here. */
 static bool has_gone(struct efi_block *block)
 {
-    return answer(block, efi_block_medium(block)) != QC_OK;
+    EFI_STATUS status = efi_block_medium(block);
+
+    if (!EFI_ERROR(status))
+        return false;
+    block->medium = status;
+    return true;
+}
+
+static EFI_LBA lba_of(const struct efi_block *block, uint64_t host_off)
+{
+    return host_off >> __builtin_ctz(block->disk.block_bytes);
 }
 
 static qc_status read_blocks(struct efi_block *block, uint64_t host_off, void *buf, size_t len)
 {
-    EFI_LBA lba = host_off / block->disk.block_bytes;
-
     if (has_gone(block))
         return QC_IO;
-    return answer(block, block->parent->ReadBlocks(block->parent, block->media_id, lba, len, buf));
+    return answer(block, block->parent->ReadBlocks(block->parent, block->media_id,
+                                                   lba_of(block, host_off), len, buf));
 }
 
 static qc_status write_blocks(struct efi_block *block, uint64_t host_off, const void *buf,
                               size_t len)
 {
-    EFI_LBA lba = host_off / block->disk.block_bytes;
-
     if (has_gone(block))
         return QC_IO;
     /* The protocol's buffer has no const; the device only reads it. */
-    return answer(block, block->parent->WriteBlocks(block->parent, block->media_id, lba, len,
-                                                    (void *)(uintptr_t)buf));
+    return answer(block,
+                  block->parent->WriteBlocks(block->parent, block->media_id,
+                                             lba_of(block, host_off), len, (void *)(uintptr_t)buf));
 }
 
 void efi_block_probe(struct efi_block *block)
@@ -125,11 +124,11 @@ static struct efi_block *block_of(struct qc_disk *disk)
     return (void *)((uint8_t *)disk - offsetof(struct efi_block, disk));
 }
 
-static qc_status block_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
+/* Any request, piece by piece; apart from its caller, whom nearly all need it not. */
+__attribute__((noinline)) static qc_status read_pieces(struct efi_block *block, uint64_t host_off,
+                                                       uint8_t *out, size_t len)
 {
-    struct efi_block *block = block_of(disk);
-    size_t mask = disk->block_bytes - 1;
-    uint8_t *out = buf;
+    size_t mask = block->disk.block_bytes - 1;
 
     while (len > 0) {
         struct piece piece = next_piece(block, host_off, out, len);
@@ -150,6 +149,17 @@ static qc_status block_read(struct qc_disk *disk, uint64_t host_off, void *buf, 
         len -= piece.len;
     }
     return QC_OK;
+}
+
+static qc_status block_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
+{
+    struct efi_block *block = block_of(disk);
+
+    /* Nearly all are whole blocks, in one transfer. */
+    if (is_direct(block, host_off, buf) && (len & (disk->block_bytes - 1)) == 0 &&
+        len - 1 < EFI_BLOCK_TRANSFER_BYTES_MAX)
+        return read_blocks(block, host_off, buf, len);
+    return read_pieces(block, host_off, buf, len);
 }
 
 /*

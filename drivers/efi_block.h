@@ -49,7 +49,16 @@ void efi_block_init(struct efi_block *block, EFI_BLOCK_IO_PROTOCOL *parent);
 
 /* EFI_SUCCESS while the medium is there, else EFI_NO_MEDIA or EFI_MEDIA_CHANGED. Nothing is read.
  */
-EFI_STATUS efi_block_medium(const struct efi_block *block);
+static inline EFI_STATUS efi_block_medium(const struct efi_block *block)
+{
+    const EFI_BLOCK_IO_MEDIA *media = block->parent->Media;
+
+    if (EFI_ERROR(block->medium))
+        return block->medium;
+    if (!media->MediaPresent)
+        return EFI_NO_MEDIA;
+    return media->MediaId == block->media_id ? EFI_SUCCESS : EFI_MEDIA_CHANGED;
+}
 
 /*
  * Reads the first block. Where that fails, the medium has gone: a device that was unplugged answers

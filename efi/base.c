@@ -75,7 +75,7 @@ static bool is_written(unsigned number)
 {
     const struct config_entry *entry;
 
-    if (number < DATA_FIRST)
+    if (number < DATA_FIRST || config.is_narrowed)
         return false;
     entry = &config.entries[number - DATA_FIRST];
     return config_is_written(entry) &&
@@ -255,7 +255,9 @@ static qc_status fetch(const struct attached *attached, const struct config_guid
         return qc_fail(detail, QC_REFUSED, "backing name refused: several partitions are the %s",
                        what);
     if (EFI_ERROR(status)) {
-        wait_for(attached->container, number);
+        /* For one that is here and not found the wait would end at once, again and again. */
+        if (bases[number].container == NULL)
+            wait_for(attached->container, number);
         return qc_fail(detail, QC_REFUSED, "backing name refused: the %s is not found", what);
     }
     /* Its own Start() may still come. Connecting it now makes it ours before it is anyone's. */
@@ -303,7 +305,7 @@ static qc_status find_data_file(struct attached *attached, struct qc_base *base)
     unsigned number;
     qc_status status;
 
-    if (entry == NULL || !entry->has_data)
+    if (entry == NULL || !entry->has_data || config.is_narrowed)
         return qc_fail(&base->detail, QC_REFUSED,
                        "backing name refused: no data file in the configuration");
     number = config_data_number(&config, &entry->data);
@@ -326,7 +328,7 @@ static qc_status find_layer(struct attached *attached, struct qc_base *base)
     unsigned number;
     qc_status status;
 
-    if (entry == NULL || !entry->has_base)
+    if (entry == NULL || !entry->has_base || config.is_narrowed)
         return qc_fail(&base->detail, QC_REFUSED,
                        "backing name refused: no base in the configuration");
     number = config_base_number(&config, &entry->base);

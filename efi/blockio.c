@@ -5,7 +5,7 @@
  * Promises: every call blocks. ReadOnly follows the image, which may stop taking writes at any
  * request.
  *
- * Left to others: checks and work (transfer.c), the frame of a request (request.c).
+ * Left to others: everything about a request (request.c).
  */
 #include "driver.h"
 

@@ -6,7 +6,7 @@
  * done when the call returns, TransactionStatus is set and then the event signalled; a call that
  * returns an error does neither. A flush is behind every request that came before it.
  *
- * Left to others: checks and work (transfer.c), completing (request.c), the media (blockio.c).
+ * Left to others: checks, work and completing (request.c), the media (blockio.c).
  */
 #include "driver.h"
 

@@ -59,6 +59,7 @@ struct config {
         const char *reason;
     } bad[CONFIG_BAD_KEPT];
     unsigned bad_count; /* of all, the first CONFIG_BAD_KEPT of which are in bad */
+    bool is_narrowed;   /* base and data hide their partitions, and no image is made of them */
 };
 
 /* Fills config from the file's len bytes, at most CONFIG_FILE_BYTES_MAX of which are looked at. */

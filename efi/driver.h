@@ -142,7 +142,7 @@ void base_wake(void);
 /* Makes the slot ready for an image that may have layers below it. */
 void base_init(struct attached *attached);
 
-/* request.c: the frame of every request, whichever protocol it comes through. */
+/* request.c: every request, whichever protocol it comes through. */
 
 enum request_kind { REQUEST_READ, REQUEST_WRITE, REQUEST_ERASE, REQUEST_FLUSH, REQUEST_RESET };
 
@@ -182,9 +182,6 @@ EFI_STATUS request_end(struct attached *attached, EFI_TPL tpl, EFI_STATUS status
 void request_follow_image(struct attached *attached);
 /* What callers are told of an error of the engine. Said on the console, once per kind of error. */
 EFI_STATUS request_failed(struct attached *attached, const char *what, qc_status why);
-
-/* transfer.c: what a request does, within its frame. */
-EFI_STATUS transfer_run(struct attached *attached, const struct request *request);
 
 /* blockio.c, blockio2.c, eraseblock.c */
 

@@ -6,7 +6,7 @@
  * Promises: an erase is complete when the call returns, and its event is signalled by then; a call
  * that fails signals nothing. Volatile until FlushBlocks, as a write is.
  *
- * Left to others: checks and work (transfer.c), completing (request.c).
+ * Left to others: checks, work and completing (request.c).
  */
 #include "driver.h"
 

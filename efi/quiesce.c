@@ -6,7 +6,7 @@
  * idle time later, at the first moment at which that is safe, and at the end of boot services. No
  * disk I/O is done from a timer. A commit that fails is said once and tried again.
  *
- * Left to others: FlushBlocks of callers (transfer.c) and the order of a commit (core/commit.c).
+ * Left to others: FlushBlocks of callers (request.c) and the order of a commit (core/commit.c).
  */
 #include "driver.h"
 #include "proto/event_groups.h"

@@ -4,8 +4,9 @@
  *
  * Firmware verifies what it starts, and nothing verifies the configuration: who can write a file on
  * the volume that the driver comes from can write it. So while Secure Boot is on the configuration
- * may only take away: readonly, snapshot and `backing no` act, and what makes an image out of other
- * partitions, `base` and `data`, does not. Such an image is refused, as it is without them.
+ * may only take away: readonly, snapshot and `backing no` act, and `base` and `data` make no image
+ * out of other partitions: such an image is refused, as it is without them. The partitions they
+ * name stay hidden and are not written, so that what was a layer yesterday is not a disk today.
  *
  * The driver itself loads no code: what an image holds is started by others, through LoadImage,
  * which verifies it wherever it lies.
@@ -37,15 +38,9 @@ static bool is_on(void)
 
 bool secureboot_narrow(struct config *settings)
 {
-    bool is_narrowed = false;
-
     if (!is_on())
         return false;
-    for (unsigned i = 0; i < settings->entries_count; i++) {
-        struct config_entry *entry = &settings->entries[i];
-
-        is_narrowed |= entry->has_base || entry->has_data;
-        entry->has_base = entry->has_data = false;
-    }
-    return is_narrowed;
+    for (unsigned i = 0; i < settings->entries_count; i++)
+        settings->is_narrowed |= settings->entries[i].has_base || settings->entries[i].has_data;
+    return settings->is_narrowed;
 }

@@ -17,6 +17,7 @@ FIGURES = ("meta_reads", "meta_writes", "meta_write_bytes", "flushes", "data_rea
            "data_read_bytes", "data_writes", "data_write_bytes")
 FIGURE_HEADS = ("meta R", "meta W", "meta W B", "flushes", "data R", "data R B", "data W",
                 "data W B")
+OPERATIONS = ("reads", "writes", "flushes")  # of a disk in firmware
 
 LABEL_WIDTH, PLOT_WIDTH, LINE_HEIGHT, MARGIN = 390, 520, 20, 30
 LEAST = 1e-5  # of QEMU's figure: the left end of the scale
@@ -63,11 +64,29 @@ def count_table(results):
     return "\n".join(lines)
 
 
-def json_line(name, seed, ours, theirs, goals):
-    judged = [{"what": goal.what, "here": goal.measure(ours), "qemu": goal.measure(theirs),
+def firmware_table(results, goals):
+    """results: {row's name: (figures of the image, figures of the disk alone)}"""
+    form = "{:<16}{:<40}{:>11}{:>11}{:>11}{:>11}  {}"
+    lines = [form.format("row", "", "here", "must", "aim", "disk alone", "")]
+    for goal in goals:
+        if goal.row in results:
+            mine, disk = (goal.measure(figures) for figures in results[goal.row])
+            lines.append(form.format(goal.row, goal.what, *map(number, (mine, goal.must, goal.aim,
+                                                                        disk)),
+                                     verdict(goal, mine)))
+    for row, (mine, disk) in results.items():
+        lines += [form.format(row, kind, number(mine[kind]), "", "", number(disk[kind]), "")
+                  for kind in OPERATIONS if OPERATIONS[0] in mine]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def json_line(name, seed, pair, goals, peer):
+    """peer: what the second of the pair is called."""
+    ours, theirs = pair
+    judged = [{"what": goal.what, "here": goal.measure(ours), peer: goal.measure(theirs),
                "must": goal.must, "aim": goal.aim, "verdict": verdict(goal, goal.measure(ours))}
               for goal in goals if goal.row == name]
-    return json.dumps({"row": name, "seed": seed, "here": ours, "qemu": theirs, "goals": judged})
+    return json.dumps({"row": name, "seed": seed, "here": ours, peer: theirs, "goals": judged})
 
 
 # ---- pictures --------------------------------------------------------------------------------

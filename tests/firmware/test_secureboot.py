@@ -31,7 +31,7 @@ ORDERS = [
     *(f"config {line}" for line in ENTRIES),
     f"load {FOLDER}qcow2x64.efi", "connect", "console",
     select(part=1), "media child", "sum child 64", "write child 0 8 1",
-    select(part=2), "start", select(part=4), "start", select(part=3), "sum child 64",
+    select(part=2), "start", select(part=4), "start",
     "console", "unload",
     # The boot program, beside a driver that is not signed, and beside one that is.
     "handles", "load bad\\boot.efi", "handles", "load good\\boot.efi", "handles",
@@ -147,7 +147,7 @@ def test_only_what_is_signed_is_loaded(report):
 
 
 def test_signed_driver_reads(report, images):
-    assert [answer["crc"] for answer in report.all("sum")] == [crc(images.content)] * 2
+    assert report.one("sum")["crc"] == crc(images.content)
 
 
 def test_configuration_narrows(report):
@@ -166,7 +166,9 @@ def test_layers_elsewhere_are_refused(report, images):
     assert [(line.split("/HD(")[1][0], line.split("refused: ")[-1]) for line in lines
             if ": refused: " in line] == [
                 ("2", "no base in the configuration"), ("4", "no data file in the configuration")]
-    assert not any("a base in" in line or "a data file in" in line for line in lines)
+    # What they name is nobody's disk for all that.
+    assert any("a base in" in line for line in lines)
+    assert any("a data file in" in line for line in lines)
     assert images.disk.path.read_bytes() == images.before
 
 
@@ -177,7 +179,7 @@ def test_boot_program(report):
     # What the loader in the image answers is what the boot program answers.
     assert reached == {"load": "SUCCESS", "start": "UNSUPPORTED"}
     assert report.one("unload") == SUCCESS
-    assert [answer["children"] for answer in report.all("handles")] == ["0", "0", "4"]
+    assert [answer["children"] for answer in report.all("handles")] == ["0", "0", "3"]
 
 
 def test_boot_program_says(report):

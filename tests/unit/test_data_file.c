@@ -239,6 +239,20 @@ static void without_a_finder_it_is_refused(void **state)
     rig_expect(rig, QC_REFUSED, "backing name refused: no data file named");
 }
 
+/* A mark on the image is one reason more: a repair must not begin on a disk that may not change. */
+static void read_only_data_file_is_not_repaired(void **state)
+{
+    struct rig *rig = built(state, false);
+    struct qc_check_result result;
+
+    rig->disk.bytes[79] |= QC_INCOMPATIBLE_CORRUPT;
+    data.disk.readonly = true;
+    assert_int_equal(rig_open(rig), QC_OK);
+    assert_int_equal(qc_check(&rig->image, QC_FIX_ALL, NULL, NULL, &result), QC_READONLY);
+    assert_string_not_equal(qc_readonly_reason(&rig->image), "");
+    assert_int_equal(data.writes_count, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -251,6 +265,7 @@ int main(void)
         RIG_TEST(a_short_data_file_grows_or_takes_no_writes),
         RIG_TEST(growing_grows_the_data_file),
         RIG_TEST(without_a_finder_it_is_refused),
+        RIG_TEST(read_only_data_file_is_not_repaired),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

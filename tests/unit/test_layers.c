@@ -277,7 +277,7 @@ static void writes_copy_only_what_is_not_zeros(void **state)
     } cases[] = {
         {0, 512, 1, 1, CLUSTER},                 /* the rest behind it */
         {2 * CLUSTER - 512, 512, 1, 1, CLUSTER}, /* the rest before it */
-        {3 * CLUSTER + 512, 512, 2, 1, CLUSTER}, /* both, and one request */
+        {3 * CLUSTER + 512, 512, 1, 1, CLUSTER}, /* both, and one request each way */
         {5 * CLUSTER, CLUSTER, 0, 1, CLUSTER},   /* nothing is left to copy */
         {7 * CLUSTER, 3 * CLUSTER, 0, 1, 3 * CLUSTER},
         {50 * CLUSTER + 512, 512, 0, 1, 512}, /* behind the layer's end: zeros, not copied */
@@ -339,7 +339,7 @@ static void what_cannot_be_read_fails_its_write_and_no_flush(void **state)
 /* Tables of a layer cannot be read either: whoever needs them is told, and nothing is lost. */
 static void tables_below_that_cannot_be_read_fail_the_write(void **state)
 {
-    for (unsigned nth = 1; nth <= 5; nth++) {
+    for (unsigned nth = 1; nth <= 4; nth++) {
         struct rig *rig = overlay(state, 3, "qcow2");
         qc_status status;
 
@@ -349,7 +349,7 @@ static void tables_below_that_cannot_be_read_fail_the_write(void **state)
         disks[1].fail_at = disks[1].reads_count + nth;
         fill(buf, 512, nth);
         status = qc_write(&rig->image, CLUSTER + 512, buf, 512);
-        assert_int_equal(status, nth <= 4 ? QC_IO : QC_OK); /* L1, L2, head, tail */
+        assert_int_equal(status, nth <= 3 ? QC_IO : QC_OK); /* L1, L2, data */
         if (status == QC_OK)
             memcpy(expected + CLUSTER + 512, buf, 512);
         disks[1].fail_at = 0;

@@ -368,6 +368,24 @@ static void failed_write_of_a_commit_is_tried_again(void **state)
     }
 }
 
+/* What a failed write left behind may not come back once the place was made to read as zeros. */
+static void failed_write_does_not_come_back(void **state)
+{
+    struct rig *rig = *state;
+
+    image_build(&rig->disk, 3, 14, 1 << 20, 0);
+    assert_int_equal(rig_open(rig), QC_OK);
+    memset(expected, 0, sizeof(expected));
+    write_ok(rig, 0, 1024, 1);
+    fill(buf, 4096, 2);
+    rig->disk.fail_write_at = rig->disk.writes_count + 1;
+    assert_int_equal(qc_write(&rig->image, 8192, buf, 4096), QC_IO);
+    rig->disk.fail_write_at = 0;
+    assert_int_equal(qc_zero(&rig->image, 8192, 4096, false), QC_OK);
+    expect_content(rig);
+    expect_durable(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,6 +405,7 @@ int main(void)
         RIG_TEST(write_through_commits_every_write),
         RIG_TEST(failed_flush_of_the_disk_is_the_end_of_writing),
         RIG_TEST(failed_write_of_a_commit_is_tried_again),
+        RIG_TEST(failed_write_does_not_come_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,5 +151,8 @@ void order_checkdiagnose(char **words);
 void order_below(char **words);
 void order_hold(char **words);
 void order_wrap(char **words);
+void order_memory(char **words);
+void order_warm(char **words);
+void order_race(char **words);
 
 #endif

@@ -45,6 +45,8 @@ static const struct {
     {"disk2", order_disk2},         {"diagnose", order_diagnose},
     {"below", order_below},         {"checkdiagnose", order_checkdiagnose},
     {"hold", order_hold},           {"wrap", order_wrap},
+    {"memory", order_memory},       {"warm", order_warm},
+    {"race", order_race},
 };
 
 uint64_t number(const char *word)
