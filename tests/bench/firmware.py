@@ -20,7 +20,7 @@ from pathlib import Path
 
 from players import Failure
 from prepare import create, run
-from rows import Goal
+from rows import NO_MUST, Goal
 from traces import KIB, MIB
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,9 +54,9 @@ GOALS = (
     Goal("firmware-warm", "instructions of a 4 KiB read", field("instructions"), 400, 200),
     Goal("firmware-warm", "operations below it", field("operations"), 1, 1),
     Goal("firmware-boot", "operations, times the disk's", field("share"), 1.10, 1.03),
-    Goal("firmware-speed", "4 KiB, random: time, times the disk's", field("small"), 1 / 0.85,
+    Goal("firmware-speed", "4 KiB, random: time, times the disk's", field("small"), NO_MUST,
          1 / 0.95),
-    Goal("firmware-speed", "1 MiB, in order: time, times the disk's", field("large"), 1 / 0.85,
+    Goal("firmware-speed", "1 MiB, in order: time, times the disk's", field("large"), NO_MUST,
          1 / 0.95),
 )
 

@@ -9,7 +9,7 @@ import json
 import math
 from xml.sax.saxutils import escape
 
-from rows import verdict
+from rows import NO_MUST, verdict
 from traces import KIB, MIB
 
 COLUMNS = "{:<12}{:<35}{:>11}{:>11}{:>11}{:>11}{:>9}  {}"
@@ -25,6 +25,8 @@ MOST = 10.0
 
 
 def number(value, unit=""):
+    if value == NO_MUST:
+        return ""
     if unit == "B" and value >= MIB:
         return f"{value / MIB:,.2f} MiB"
     if unit == "B":
@@ -84,7 +86,8 @@ def json_line(name, seed, pair, goals, peer):
     """peer: what the second of the pair is called."""
     ours, theirs = pair
     judged = [{"what": goal.what, "here": goal.measure(ours), peer: goal.measure(theirs),
-               "must": goal.must, "aim": goal.aim, "verdict": verdict(goal, goal.measure(ours))}
+               "must": None if goal.must == NO_MUST else goal.must, "aim": goal.aim,
+               "verdict": verdict(goal, goal.measure(ours))}
               for goal in goals if goal.row == name]
     return json.dumps({"row": name, "seed": seed, "here": ours, peer: theirs, "goals": judged})
 
@@ -126,7 +129,7 @@ def goal_picture(results, goals):
     shown = [goal for goal in goals
              if goal.row in results and goal.measure(results[goal.row][1]) > 0]
     height = 2 * MARGIN + LINE_HEIGHT * len(shown)
-    colors = {"aim met": "#2a7", "must met": "#48c", "MISSED": "#c33"}
+    colors = {"aim met": "#2a7", "must met": "#48c", "aim missed": "#48c", "MISSED": "#c33"}
     parts = grid(height)
     parts.append(text(LABEL_WIDTH, 18, "share of QEMU's figure; ticks: must, aim", fill="#666"))
     for i, goal in enumerate(shown):

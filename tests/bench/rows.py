@@ -6,6 +6,7 @@ less is better, and it is the same figure for this engine and for QEMU. "must" i
 not lose, "aim" what is near the least that any crash-safe implementation can do.
 """
 
+import math
 from collections import namedtuple
 
 from prepare import GUEST, PACKED_BYTES, PACKED_CLUSTERS
@@ -13,6 +14,7 @@ from traces import GIB, KIB, MIB, flushed, in_order, scattered
 
 FLUSH_EVERY = 16
 SEEDS_FOR_A_MEAN = 10
+NO_MUST = math.inf  # a figure that depends on how busy the machine is has only an aim
 
 # image: a name of prepare.MAKERS; mode: w or r; trace: seed -> requests; runs: seeds averaged over.
 Row = namedtuple("Row", "name what image mode trace runs", defaults=(1,))
@@ -136,4 +138,6 @@ GOALS = (
 def verdict(goal, value):
     if value <= goal.aim:
         return "aim met"
+    if goal.must == NO_MUST:
+        return "aim missed"
     return "must met" if value <= goal.must else "MISSED"
