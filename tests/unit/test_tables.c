@@ -153,12 +153,41 @@ static void table_of_a_range_changes(void **state)
     expect_each(rig, 0, 4);
 }
 
+/* What is known of a slice says nothing of an entry that waits for the commit. */
+static void waiting_entry_is_read(void **state)
+{
+    struct rig *rig = with_new_tables(state);
+
+    assert_int_equal(qc_settle(&rig->image), QC_OK);
+    expect_each(rig, 0, 1);
+    assert_int_equal(qc_discard(&rig->image, REACH, CLUSTER), QC_OK);
+    assert_int_equal(qc_read(&rig->image, REACH, buf, sizeof(buf)), QC_OK);
+    for (unsigned k = 0; k < sizeof(buf); k++)
+        assert_int_equal(buf[k], 0);
+}
+
+/* Nor of the cluster behind the one that a request begins in, which lies somewhere else. */
+static void warm_read_crosses_clusters(void **state)
+{
+    struct rig *rig = with_new_tables(state);
+
+    write_each(rig, CLUSTER, 101);
+    assert_int_equal(qc_settle(&rig->image), QC_OK);
+    expect_each(rig, 0, 1);
+    for (unsigned i = 0; i < TABLES; i++) {
+        assert_int_equal(qc_read(&rig->image, i * REACH + CLUSTER / 2, buf, sizeof(buf)), QC_OK);
+        assert_int_equal(buf[CLUSTER / 2 - 1], (uint8_t)(i + 1));
+        assert_int_equal(buf[CLUSTER / 2], (uint8_t)(i + 101));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         RIG_TEST(new_tables_are_written_together),  RIG_TEST(what_was_set_aside_is_not_lost),
         RIG_TEST(zeros_of_new_tables_are_not_read), RIG_TEST(failed_write_leaves_nothing_known),
-        RIG_TEST(table_of_a_range_changes),
+        RIG_TEST(table_of_a_range_changes),         RIG_TEST(waiting_entry_is_read),
+        RIG_TEST(warm_read_crosses_clusters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
