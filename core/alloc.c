@@ -61,7 +61,7 @@ static qc_status refuse_tables(struct qc_image *image, uint64_t first, uint64_t 
         qc_status status = qc_guard_check(image, first + i, &is_table);
 
         if (status == QC_OK && is_table)
-            status = qc_fail(&image->detail, QC_CORRUPT, "free cluster %x is metadata",
+            status = qc_fail(&image->detail, qc_marked(image), "free cluster %x is metadata",
                              (first + i) << image->top.header.cluster_bits);
         if (status != QC_OK)
             return status;

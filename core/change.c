@@ -8,14 +8,45 @@
 #include "patch.h"
 #include "seeded.h"
 
-#define HEADER_AUTOCLEAR_OFF 88u
+#define HEADER_INCOMPATIBLE_OFF 72u
+#define HEADER_AUTOCLEAR_OFF    88u
+
+/*
+ * "Incompatible features", bit 1: nobody writes this image before it was repaired. A mark that
+ * cannot be written changes nothing here.
+ */
+static void mark_corrupt(struct qc_image *image)
+{
+    uint64_t marked = image->top.header.incompatible | QC_INCOMPATIBLE_CORRUPT;
+    uint8_t field[8];
+
+    qc_put_be64(field, marked);
+    if (image->top.header.version < 3 || image->is_failed ||
+        qc_patch_header(image, HEADER_INCOMPATIBLE_OFF, field, sizeof(field)) != QC_OK ||
+        qc_flush_disk(image) != QC_OK)
+        return;
+    image->top.header.incompatible = marked;
+}
 
 qc_status qc_note_damage(struct qc_image *image, qc_status status)
 {
-    if (status == QC_CORRUPT && image->readonly_reason.text[0] == '\0')
-        image->readonly_reason = image->detail;
-    if (image->is_failed && image->readonly_reason.text[0] == '\0')
-        image->readonly_reason = image->detail;
+    bool is_to_be_marked = image->is_to_be_marked;
+
+    image->is_to_be_marked = false;
+    if (image->epoch.fault != NULL && !image->is_failed) {
+        image->is_failed = true;
+        status =
+            qc_fail(&image->detail, QC_IO, "internal fault: %s: read-only", image->epoch.fault);
+    }
+    if (image->readonly_reason.text[0] != '\0' || (status != QC_CORRUPT && !image->is_failed))
+        return status;
+    image->readonly_reason = image->detail;
+    if (status != QC_CORRUPT)
+        return status;
+    image->readonly_kind = QC_READONLY_DAMAGED;
+    if (is_to_be_marked)
+        mark_corrupt(image);
+    image->detail = image->readonly_reason;
     return status;
 }
 
@@ -46,8 +77,8 @@ static qc_status grow_data_file(struct qc_image *image)
 }
 
 /*
- * Before the first change: autoclear bits are cleared where nobody here keeps what they promise
- * (invariant 6). A raw data file stays one.
+ * Before the first change: it is known where the tables are (invariant 7), and autoclear bits are
+ * cleared where nobody here keeps what they promise (invariant 6). A raw data file stays one.
  */
 static qc_status announce_changes(struct qc_image *image)
 {
@@ -59,6 +90,12 @@ static qc_status announce_changes(struct qc_image *image)
         status = grow_data_file(image);
     if (status != QC_OK)
         return qc_fail(&image->detail, status, "no space");
+    status = qc_guard_prepare(image);
+    /* What cannot be kept safe is not written: not now and not later. */
+    if (status == QC_UNSUPPORTED)
+        image->readonly_reason = image->detail;
+    if (status != QC_OK)
+        return status;
     if (image->top.header.autoclear != kept) {
         qc_put_be64(field, kept);
         status = qc_patch_header(image, HEADER_AUTOCLEAR_OFF, field, sizeof(field));
@@ -68,9 +105,6 @@ static qc_status announce_changes(struct qc_image *image)
             return status;
         image->top.header.autoclear = kept;
     }
-    status = qc_guard_prepare(image);
-    if (status != QC_OK)
-        return status;
     image->is_announced = true;
     return QC_OK;
 }

@@ -8,27 +8,32 @@
 #include "guard.h"
 #include "map.h"
 #include "seeded.h"
+#include "table.h"
 
-static qc_status l2_is_ours(struct qc_image *image, uint64_t guest_off, bool *ret_is_ours)
+/* *ret_l2_off is 0 where the table is the epoch's own. */
+static qc_status l2_is_ours(struct qc_image *image, uint64_t guest_off, bool *ret_is_ours,
+                            uint64_t *ret_l2_off)
 {
     uint64_t l2_off, count;
     bool is_block = false;
     qc_status status;
 
     *ret_is_ours = true;
+    *ret_l2_off = 0;
     if (qc_epoch_find(&image->epoch, QC_RECORD_L1, qc_l1_index(image, guest_off)) != NULL)
         return QC_OK;
     status = qc_map_durable_l2(image, 0, guest_off, &l2_off);
     if (status == QC_OK && l2_off != 0)
         status = qc_guard_check_l2(image, l2_off >> image->top.header.cluster_bits, &is_block);
     if (status == QC_OK && is_block)
-        return qc_fail(&image->detail, QC_CORRUPT, "cluster %x is metadata", l2_off);
+        return qc_fail(&image->detail, qc_marked(image), "cluster %x is metadata", l2_off);
     if (status == QC_OK && l2_off != 0)
         status = qc_count_get(image, l2_off >> image->top.header.cluster_bits, &count);
     if (status != QC_OK)
         return status;
     if (l2_off != 0 && count == 0)
         return qc_fail(&image->detail, QC_CORRUPT, "refcount out of range at %x", l2_off);
+    *ret_l2_off = l2_off;
     *ret_is_ours = l2_off != 0 && (count == 1 || QC_SEED(no_l2_cow));
     return QC_OK;
 }
@@ -87,7 +92,7 @@ static qc_status look_at_held(struct qc_image *image, uint64_t guest_off, uint64
     qc_status status = qc_guard_check(image, host_cluster, &is_table);
 
     if (status == QC_OK && is_table)
-        return qc_fail(&image->detail, QC_CORRUPT, "cluster %x is metadata", host_off);
+        return qc_fail(&image->detail, qc_marked(image), "cluster %x is metadata", host_off);
     if (status == QC_OK)
         status = qc_count_get(image, host_cluster, ret_count);
     if (status != QC_OK)
@@ -100,12 +105,33 @@ static qc_status look_at_held(struct qc_image *image, uint64_t guest_off, uint64
     return QC_OK;
 }
 
+/*
+ * What is written in place must belong to one guest cluster alone. The count says so; that it does
+ * not lie is seen as far as the entry's neighbours tell, which are in memory anyway.
+ */
+static qc_status look_for_twin(struct qc_image *image, uint64_t guest_off, uint64_t l2_off,
+                               const struct qc_cluster *cluster)
+{
+    const struct qc_header *header = &image->top.header;
+    uint64_t key = guest_off >> header->cluster_bits << qc_l2_words_bits(header);
+    uint32_t names_count;
+    qc_status status;
+
+    if (qc_epoch_find(&image->epoch, QC_RECORD_ENTRY, key) != NULL || QC_SEED(no_guard))
+        return QC_OK;
+    status = qc_guard_count_names(image, l2_off, key & (header->cluster_bytes / 8 - 1),
+                                  cluster->host_off, &names_count);
+    if (status == QC_OK && names_count > 1)
+        return qc_fail(&image->detail, QC_CORRUPT, "cluster %x is named twice", cluster->host_off);
+    return status;
+}
+
 qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
                           struct qc_cluster *ret_cluster)
 {
     struct qc_cluster cluster = {0};
     struct qc_extent extent;
-    uint64_t count = 0;
+    uint64_t count = 0, l2_off = 0;
     bool is_l2_ours = false;
     qc_status status = qc_map_entry(image, guest_off, &cluster.entry, &extent);
 
@@ -117,7 +143,9 @@ qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
     for (uint32_t i = 0; status == QC_OK && i < cluster.held_count; i++)
         status = look_at_held(image, guest_off, cluster.held_first + i, &cluster, &count);
     if (status == QC_OK && cluster.has_host)
-        status = l2_is_ours(image, guest_off, &is_l2_ours);
+        status = l2_is_ours(image, guest_off, &is_l2_ours, &l2_off);
+    if (status == QC_OK && is_l2_ours && l2_off != 0 && count == 1)
+        status = look_for_twin(image, guest_off, l2_off, &cluster);
     if (status != QC_OK)
         return status;
     cluster.is_ours = cluster.has_host && is_l2_ours &&
@@ -147,7 +175,8 @@ qc_status qc_own_l2(struct qc_image *image, uint64_t guest_off)
     struct qc_record *l1;
     uint64_t old_off, count, first;
     bool is_ours;
-    qc_status status = l2_is_ours(image, guest_off, &is_ours);
+    uint64_t l2_off;
+    qc_status status = l2_is_ours(image, guest_off, &is_ours, &l2_off);
 
     if (status != QC_OK || is_ours)
         return status;

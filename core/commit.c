@@ -14,6 +14,7 @@
 #include "map.h"
 #include "patch.h"
 #include "seeded.h"
+#include "sure.h"
 
 #define HEADER_REFTABLE_OFF   48u
 #define HEADER_REFTABLE_BYTES 12u
@@ -323,6 +324,9 @@ qc_status qc_commit(struct qc_image *image)
 
     if (image->is_failed)
         return qc_fail(&image->detail, QC_READONLY, "the disk failed to flush: read-only");
+    status = qc_sure(image, image->epoch.fault == NULL, image->epoch.fault);
+    if (status != QC_OK)
+        return status;
     status = place_records(image, &survey);
     if (status != QC_OK)
         return status;

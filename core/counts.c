@@ -9,6 +9,7 @@
 
 #include "bytes.h"
 #include "seeded.h"
+#include "sure.h"
 #include "table.h"
 
 #define ROOT_RESERVED_MASK UINT64_C(0x1ff)
@@ -69,9 +70,11 @@ qc_status qc_block_find(struct qc_image *image, uint64_t block_index, uint64_t *
     if (status != QC_OK)
         return status;
     block_off = qc_be64(entries);
-    if ((block_off & ROOT_RESERVED_MASK) != 0 || !qc_is_aligned(block_off, header->cluster_bytes) ||
-        !qc_is_inside(block_off, header->cluster_bytes, image->top.disk->size_bytes) ||
+    if (!qc_is_aligned(block_off & ~ROOT_RESERVED_MASK, header->cluster_bytes) ||
         (block_off != 0 && qc_is_header_structure(image, 0, block_off >> header->cluster_bits)))
+        return qc_fail(&image->detail, qc_marked(image), "bad refcount block at %x", block_off);
+    if ((block_off & ROOT_RESERVED_MASK) != 0 ||
+        !qc_is_inside(block_off, header->cluster_bytes, image->top.disk->size_bytes))
         return qc_fail(&image->detail, QC_CORRUPT, "bad refcount block at %x", block_off);
     *ret_block_off = block_off;
     return QC_OK;
@@ -154,6 +157,10 @@ void qc_count_drop(struct qc_image *image, uint64_t cluster)
 {
     struct qc_record *record = qc_epoch_find(&image->epoch, QC_RECORD_COUNT, cluster);
 
+    if (QC_HAS_SURES && (record == NULL || record->u.lost >= record->value)) {
+        image->epoch.fault = "a reference was dropped that was not counted";
+        return;
+    }
     record->u.lost++;
     if (QC_SEED(early_drop))
         record->flags |= QC_RECORD_WRITE;

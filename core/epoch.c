@@ -78,6 +78,12 @@ struct qc_record *qc_epoch_add(struct qc_epoch *epoch, enum qc_record_kind kind,
 
     if (record != NULL)
         return record;
+    if (!qc_epoch_has_room(epoch, 1)) {
+        epoch->fault = "no room was reserved";
+        __builtin_memset(&epoch->runoff, 0, sizeof(epoch->runoff));
+        epoch->runoff.id = (uint64_t)kind << 56 | key;
+        return &epoch->runoff;
+    }
     if (number == epoch->pages_count * QC_RECORDS_PER_PAGE) {
         qc_cache_lend_page(epoch->cache);
         epoch->pages_count++;

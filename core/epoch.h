@@ -4,7 +4,8 @@
  *
  * Promises: a record says a new value, never a difference, so that writing it twice is harmless;
  * lookup is O(1); records live in pages lent by the cache's pool and nowhere else; qc_epoch_add
- * never fails, because room was reserved before (rule R8).
+ * never fails, because room was reserved before (rule R8); were it not, that is a fault of ours and
+ * the epoch is never written.
  *
  * Left to others: what the values mean on the disk and in which order they go there (commit.c).
  */
@@ -61,6 +62,8 @@ struct qc_epoch {
     uint32_t records_max;
     uint32_t pages_count; /* of the pool, lent */
     uint32_t kind_counts[QC_RECORD_L1 + 1];
+    const char *fault;       /* NULL, or which promise of our own was broken (sure.h) */
+    struct qc_record runoff; /* what a record without room would overwrite */
 };
 
 /* An empty epoch; it takes its index from the cache's pool, which must be fresh. */

@@ -11,6 +11,10 @@
 #include "table.h"
 
 #define HASHES 2u
+/* Tables that may be named twice are asked for so many at a time, and so often. */
+#define SUSPECTS_MAX 32u
+#define ROUNDS_MAX   64u
+#define NAMES_MAX    2u
 
 /* Half of the filter is for refcount blocks, half for L2 tables. */
 enum half { HALF_BLOCKS, HALF_L2, HALVES };
@@ -56,27 +60,124 @@ static bool is_maybe(const struct qc_image *image, uint64_t cluster, enum half h
     return is_set;
 }
 
-/* Adds every cluster that a table of offsets names. */
-static qc_status add_table(struct qc_image *image, uint64_t table_off, uint64_t table_bytes,
-                           enum half half)
+/* Clusters that may be tables already, by the filter, and how often a table names each. */
+struct suspects {
+    uint32_t count;
+    uint64_t clusters[SUSPECTS_MAX];
+    uint8_t halves[SUSPECTS_MAX]; /* whose table is to tell */
+    uint8_t names[SUSPECTS_MAX];
+};
+
+static void suspect(struct suspects *suspects, uint64_t cluster, enum half half)
+{
+    suspects->clusters[suspects->count] = cluster;
+    suspects->halves[suspects->count] = (uint8_t)half;
+    suspects->names[suspects->count++] = 0;
+}
+
+static void see_name(struct suspects *suspects, uint64_t cluster, enum half half)
+{
+    for (uint32_t i = 0; i < suspects->count; i++) {
+        if (suspects->clusters[i] == cluster && suspects->halves[i] == half &&
+            suspects->names[i] < NAMES_MAX)
+            suspects->names[i]++;
+    }
+}
+
+/* The L1 table, or the refcount table. */
+static void table_of(const struct qc_image *image, enum half half, uint64_t *ret_off,
+                     uint64_t *ret_bytes)
+{
+    const struct qc_header *header = &image->top.header;
+
+    *ret_off = half == HALF_L2 ? header->l1_off : header->reftable_off;
+    *ret_bytes = half == HALF_L2 ? QC_U(header->l1_entries) * 8
+                                 : QC_U(header->reftable_clusters) << header->cluster_bits;
+}
+
+/*
+ * Goes through a table of offsets from *entry_off on. With is_filling each cluster that it names
+ * is added to the filter, and it stops where the suspects become too many; else names are counted.
+ */
+static qc_status walk_table(struct qc_image *image, enum half half, bool is_filling,
+                            struct suspects *suspects, uint64_t *entry_off)
 {
     uint8_t *staging = image->cache->staging;
+    uint64_t table_off, table_bytes;
 
-    for (uint64_t off = 0, len; off < table_bytes; off += len) {
+    table_of(image, half, &table_off, &table_bytes);
+    for (uint64_t len; *entry_off < table_bytes;) {
+        uint64_t from = table_off + *entry_off;
         qc_status status;
 
-        len = qc_min(image->cache->staging_bytes, table_bytes - off);
-        status = image->top.disk->ops->read(image->top.disk, table_off + off, staging, len);
+        len = qc_min(image->cache->staging_bytes, table_bytes - *entry_off);
+        status = image->top.disk->ops->read(image->top.disk, from, staging, len);
         if (status != QC_OK)
-            return qc_fail(&image->detail, status, "table at %x cannot be read", table_off + off);
-        for (uint64_t i = 0; i < len; i += 8) {
-            uint64_t host_off = qc_be64(staging + i) & QC_ENTRY_OFFSET_MASK;
+            return qc_fail(&image->detail, status, "table at %x cannot be read", from);
+        for (uint64_t i = 0; i < len; i += 8, *entry_off += 8) {
+            uint64_t cluster =
+                (qc_be64(staging + i) & QC_ENTRY_OFFSET_MASK) >> image->top.header.cluster_bits;
 
-            if (host_off != 0)
-                add(image, host_off >> image->top.header.cluster_bits, half);
+            if (cluster == 0)
+                continue;
+            if (!is_filling) {
+                see_name(suspects, cluster, half);
+                continue;
+            }
+            if (suspects->count > SUSPECTS_MAX - HALVES)
+                return QC_OK;
+            if (is_maybe(image, cluster, half))
+                suspect(suspects, cluster, half);
+            if (half == HALF_BLOCKS && is_maybe(image, cluster, HALF_L2))
+                suspect(suspects, cluster, HALF_L2);
+            add(image, cluster, half);
         }
     }
     return QC_OK;
+}
+
+/* Asks the tables of the suspects; half is the one they were met in. */
+static qc_status judge(struct qc_image *image, enum half half, struct suspects *suspects)
+{
+    qc_status status = QC_OK;
+
+    for (unsigned asked = 0; status == QC_OK && asked < HALVES; asked++) {
+        uint64_t entry_off = 0;
+        bool is_asked = false;
+
+        for (uint32_t i = 0; i < suspects->count; i++)
+            is_asked |= suspects->halves[i] == asked;
+        if (is_asked)
+            status = walk_table(image, (enum half)asked, false, suspects, &entry_off);
+    }
+    for (uint32_t i = 0; status == QC_OK && i < suspects->count; i++) {
+        uint64_t host_off = suspects->clusters[i] << image->top.header.cluster_bits;
+
+        if (suspects->halves[i] != half && suspects->names[i] > 0)
+            status = qc_fail(&image->detail, qc_marked(image), "cluster %x is metadata", host_off);
+        else if (suspects->names[i] > 1)
+            status = qc_fail(&image->detail, QC_CORRUPT, "table %x is named twice", host_off);
+    }
+    return status;
+}
+
+/* Adds every cluster that a table of offsets names, and looks for those that are named again. */
+static qc_status add_table(struct qc_image *image, enum half half)
+{
+    uint64_t table_off, table_bytes, entry_off = 0;
+    qc_status status = QC_OK;
+
+    table_of(image, half, &table_off, &table_bytes);
+    /* A round goes at least one entry on. */
+    for (uint32_t round = 0; status == QC_OK && entry_off < table_bytes; round++) {
+        struct suspects suspects;
+
+        suspects.count = 0;
+        status = walk_table(image, half, true, &suspects, &entry_off);
+        if (status == QC_OK && suspects.count > 0 && round < ROUNDS_MAX && !QC_SEED(no_guard))
+            status = judge(image, half, &suspects);
+    }
+    return status;
 }
 
 /* Bytes of the snapshot's entry at host_off, whose head this is. */
@@ -133,23 +234,21 @@ static qc_status measure_snapshots(struct qc_image *image)
 
 qc_status qc_guard_prepare(struct qc_image *image)
 {
-    const struct qc_header *header = &image->top.header;
-    qc_status status = add_table(image, header->l1_off, QC_U(header->l1_entries) * 8, HALF_L2);
+    qc_status status = add_table(image, HALF_L2);
 
     if (status == QC_OK && image->snapshots_bytes == 0)
         status = measure_snapshots(image);
-    if (status != QC_OK)
-        return status;
-    return add_table(image, header->reftable_off,
-                     QC_U(header->reftable_clusters) << header->cluster_bits, HALF_BLOCKS);
+    return status == QC_OK ? add_table(image, HALF_BLOCKS) : status;
 }
 
-static qc_status find_in_table(struct qc_image *image, uint64_t table_off, uint64_t table_bytes,
-                               uint64_t cluster, bool *ret_is_table)
+static qc_status find_in_table(struct qc_image *image, enum half half, uint64_t cluster,
+                               bool *ret_is_table)
 {
     const uint8_t *entries;
     uint32_t entries_count;
+    uint64_t table_off, table_bytes;
 
+    table_of(image, half, &table_off, &table_bytes);
     for (uint64_t index = 0; index < table_bytes / 8; index += entries_count) {
         qc_status status = qc_table_entries(image, 0, table_off, table_bytes, index,
                                             QC_HEAT_PASSING, &entries, &entries_count);
@@ -180,12 +279,7 @@ static qc_status find(struct qc_image *image, uint64_t cluster, enum half half, 
         if (qc_record_kind(record) == kind && record->value >> header->cluster_bits == cluster)
             *ret_is_table = true;
     }
-    if (half == HALF_L2)
-        return find_in_table(image, header->l1_off, QC_U(header->l1_entries) * 8, cluster,
-                             ret_is_table);
-    return find_in_table(image, header->reftable_off,
-                         QC_U(header->reftable_clusters) << header->cluster_bits, cluster,
-                         ret_is_table);
+    return find_in_table(image, half, cluster, ret_is_table);
 }
 
 qc_status qc_guard_check(struct qc_image *image, uint64_t cluster, bool *ret_is_table)
@@ -203,4 +297,26 @@ qc_status qc_guard_check_l2(struct qc_image *image, uint64_t cluster, bool *ret_
 {
     *ret_is_block = false;
     return find(image, cluster, HALF_BLOCKS, ret_is_block);
+}
+
+qc_status qc_guard_count_names(struct qc_image *image, uint64_t l2_off, uint64_t word_index,
+                               uint64_t host_off, uint32_t *ret_names_count)
+{
+    const struct qc_header *header = &image->top.header;
+    uint64_t first = word_index & ~QC_U(QC_PAGE_BYTES / 8 - 1);
+    uint32_t step = 1u << qc_l2_words_bits(header), entries_count, names_count = 0;
+    const uint8_t *entries;
+    qc_status status = qc_table_entries(image, 0, l2_off, header->cluster_bytes, first,
+                                        QC_HEAT_PASSING, &entries, &entries_count);
+
+    if (status != QC_OK)
+        return status;
+    for (uint32_t i = 0; i < entries_count; i += step) {
+        uint64_t word = qc_be64(entries + i * 8u);
+
+        if ((word & (QC_ENTRY_OFFSET_MASK | QC_ENTRY_COMPRESSED)) == host_off)
+            names_count++;
+    }
+    *ret_names_count = names_count;
+    return QC_OK;
 }

@@ -53,9 +53,12 @@ qc_status qc_map_durable_l2(struct qc_image *image, unsigned depth, uint64_t gue
         return status;
     entry = qc_be64(entries);
     l2_off = entry & QC_ENTRY_OFFSET_MASK;
-    if ((entry & L1_RESERVED_MASK) != 0 || !qc_is_aligned(l2_off, header->cluster_bytes) ||
-        !qc_is_inside(l2_off, header->cluster_bytes, layer->disk->size_bytes) ||
+    if (!qc_is_aligned(l2_off, header->cluster_bytes) ||
         (l2_off != 0 && qc_is_header_structure(image, depth, l2_off >> header->cluster_bits)))
+        return qc_fail(&image->detail, depth == 0 ? qc_marked(image) : QC_CORRUPT,
+                       "bad L1 entry %x at guest %x", entry, guest_off);
+    if ((entry & L1_RESERVED_MASK) != 0 ||
+        !qc_is_inside(l2_off, header->cluster_bytes, layer->disk->size_bytes))
         return qc_fail(&image->detail, QC_CORRUPT, "bad L1 entry %x at guest %x", entry, guest_off);
     *ret_l2_off = l2_off;
     return QC_OK;
@@ -178,13 +181,34 @@ static qc_status parse_entry(const struct qc_layer *layer, const struct qc_l2_en
     return QC_OK;
 }
 
-static qc_status refuse_entry(struct qc_image *image, const struct qc_l2_entry *entry,
-                              uint64_t guest_off)
+/*
+ * Whether a bad entry is of the kind that the corrupt mark is for: it says a place that cannot be,
+ * or states of subclusters that exclude each other. Reserved bits may come to mean something, and a
+ * file may have lost its end; an image is not closed to others for these.
+ */
+static bool is_marking(const struct qc_layer *layer, const struct qc_l2_entry *entry)
 {
+    uint64_t host_off = entry->word & QC_ENTRY_OFFSET_MASK;
+    uint64_t reserved_mask =
+        L2_RESERVED_MASK | (qc_has_subclusters(&layer->header) ? QC_ENTRY_ZERO : 0);
+
     if (entry->word & QC_ENTRY_COMPRESSED)
-        return qc_fail(&image->detail, QC_CORRUPT, "bad compressed cluster at guest %x", guest_off);
-    return qc_fail(&image->detail, QC_CORRUPT, "bad L2 entry %x at guest %x", entry->word,
-                   guest_off);
+        return qc_has_data_file(layer);
+    return !qc_is_aligned(host_off, layer->header.cluster_bytes) ||
+           ((entry->word & reserved_mask) == 0 &&
+            (qc_has_data_file(layer) || host_off < layer->disk->size_bytes));
+}
+
+static qc_status refuse_entry(struct qc_image *image, unsigned depth,
+                              const struct qc_l2_entry *entry, uint64_t guest_off)
+{
+    qc_status status = QC_CORRUPT;
+
+    if (depth == 0 && is_marking(&image->top, entry))
+        status = qc_marked(image);
+    if (entry->word & QC_ENTRY_COMPRESSED)
+        return qc_fail(&image->detail, status, "bad compressed cluster at guest %x", guest_off);
+    return qc_fail(&image->detail, status, "bad L2 entry %x at guest %x", entry->word, guest_off);
 }
 
 /* The record of the epoch that hides a cluster's entry, or NULL. */
@@ -348,7 +372,7 @@ static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t g
     }
     entry = take_entry(image, layer, words, record);
     if (parse_entry(layer, &entry, guest_off, &run) != QC_OK)
-        return refuse_entry(image, &entry, guest_off);
+        return refuse_entry(image, depth, &entry, guest_off);
     if (image->slice_clusters_bits != 0 && l2_off != 0 && record == NULL &&
         run.kind == QC_EXTENT_DATA)
         qc_cache_tag(image->cache, l2_off + (word_index * WORD_BYTES & ~QC_U(QC_PAGE_BYTES - 1)),
@@ -385,6 +409,7 @@ qc_status qc_map_layer(struct qc_image *image, unsigned depth, uint64_t guest_of
     while (run.len < max_len && run.kind != QC_EXTENT_COMPRESSED) {
         if (map_in_slice(image, depth, guest_off + run.len, max_len - run.len, &next) != QC_OK) {
             qc_detail_clear(&image->detail); /* an error of whoever asks for what follows */
+            image->is_to_be_marked = false;
             break;
         }
         if (next.kind != run.kind ||
@@ -448,6 +473,6 @@ qc_status qc_map_entry(struct qc_image *image, uint64_t guest_off, struct qc_l2_
         return status;
     *ret_entry = take_entry(image, &image->top, words, record);
     if (parse_entry(&image->top, ret_entry, guest_off, ret_extent) != QC_OK)
-        return refuse_entry(image, ret_entry, guest_off);
+        return refuse_entry(image, 0, ret_entry, guest_off);
     return QC_OK;
 }

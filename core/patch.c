@@ -10,6 +10,7 @@
 #include "counts.h"
 #include "map.h"
 #include "seeded.h"
+#include "sure.h"
 #include "table.h"
 #include "window.h"
 
@@ -235,6 +236,10 @@ static qc_status write_side_by_side(struct qc_image *image, uint32_t first, uint
     if (status != QC_OK)
         return status;
     apply_all(image, QC_RECORD_ENTRY, host_off, len);
+    status = qc_sure(image, qc_is_inside(host_off, len, image->top.disk->size_bytes),
+                     "tables outside the disk");
+    if (status != QC_OK)
+        return status;
     image->is_unflushed = true;
     status =
         image->top.disk->ops->write(image->top.disk, host_off, image->cache->staging, (size_t)len);
@@ -286,10 +291,16 @@ qc_status qc_patch_header(struct qc_image *image, uint32_t host_off, const uint8
 qc_status qc_write_data(struct qc_image *image, uint64_t host_off, const void *buf, uint64_t len)
 {
     struct qc_disk *disk = image->top.data;
-    qc_status status = disk->ops->write(disk, host_off, buf, len);
+    bool is_data_place = qc_is_inside(host_off, len, disk->size_bytes) &&
+                         (qc_has_data_file(&image->top) ||
+                          host_off >= image->top.header.cluster_bytes || QC_SEED(no_guard));
+    qc_status status = qc_sure(image, is_data_place, "data outside the disk or on the header");
 
+    if (status != QC_OK)
+        return status;
     image->is_unflushed = true;
     image->is_data_unflushed = true;
+    status = disk->ops->write(disk, host_off, buf, len);
     if (status != QC_OK)
         return qc_fail(&image->detail, status, "data at %x cannot be written", host_off);
     return QC_OK;

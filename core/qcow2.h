@@ -138,7 +138,9 @@ struct qc_image {
     bool is_data_unflushed;    /* the same of the external data file */
     bool is_raised;            /* a count was raised in this epoch */
     bool is_unflushed;         /* something was written since the last good flush (rule R5) */
-    bool is_failed;            /* the disk's flush failed: the epoch is never published */
+    bool is_failed;            /* the disk's flush failed, or a promise of our own is broken: the
+                                  epoch is never published */
+    bool is_to_be_marked;      /* the damage that was met is of the kind the corrupt mark is for */
     bool is_announced;         /* autoclear bits are cleared durably (invariant 6) */
     bool is_write_through;
 };
@@ -165,15 +167,16 @@ uint64_t qc_size(const struct qc_image *image);
 /*
  * Reads len bytes of the guest disk at guest_off into buf. QC_RANGE when they are not all inside
  * qc_size; QC_IO, QC_CORRUPT, QC_UNSUPPORTED (with a line in qc_detail) when they cannot be had,
- * and then buf's content is unspecified. len 0 is QC_OK. Neighbouring clusters that also neighbour
- * each other on the host are read in one request.
+ * and then buf's content is unspecified; damage is treated as qc_write does. len 0 is QC_OK.
+ * Neighbouring clusters that also neighbour each other on the host are read in one request.
  */
 qc_status qc_read(struct qc_image *image, uint64_t guest_off, void *buf, size_t len);
 
 /*
  * Writes len bytes at guest_off; both are multiples of QC_SECTOR_BYTES. Volatile until qc_flush.
  * QC_RANGE, QC_READONLY, QC_NOSPACE (reads and writes in place go on), QC_IO, QC_CORRUPT (the image
- * turns read-only), QC_UNSUPPORTED; after an error any part may have been written.
+ * turns read-only and, where others would come to harm by it, is marked corrupt), QC_UNSUPPORTED;
+ * after an error any part may have been written.
  */
 qc_status qc_write(struct qc_image *image, uint64_t guest_off, const void *buf, size_t len);
 

@@ -69,6 +69,7 @@
     SEED(below_past_end, "behind the end of a shorter layer the one below it shows")               \
     SEED(bulk_unsettled, "a change of snapshots begins while lowered counts wait (R3)")            \
     SEED(early_size, "the header says a new size before what is new reads as zeros")               \
+    SEED(own_fault, "a promise of our own counts as broken where a table is written (sure.h)")     \
     SEED(stale_blank, "a new table is believed to be zeros where entries were written since")      \
     SEED(stale_tag, "a slice is read for a guest range whose table is another by now")             \
     SEED(repair_no_mark, "a repair is not announced by the dirty bit")                             \

@@ -30,6 +30,17 @@ qc_status qc_table_entries(struct qc_image *image, unsigned depth, uint64_t tabl
 /* Forgets every slice of the image itself that starts in the cluster at host_off (rule R13). */
 void qc_table_forget(struct qc_image *image, uint64_t host_off);
 
+/*
+ * Says of damage that it is of the kind for which the corrupt mark is set, because whoever writes
+ * the image might write where it must not: offsets of no cluster, tables where data is looked for.
+ * Returns QC_CORRUPT.
+ */
+static inline qc_status qc_marked(struct qc_image *image)
+{
+    image->is_to_be_marked = true;
+    return QC_CORRUPT;
+}
+
 /* Whether a host cluster belongs to a structure that the layer's header names (invariant 7). */
 bool qc_is_header_structure(const struct qc_image *image, unsigned depth, uint64_t cluster);
 

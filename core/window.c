@@ -8,6 +8,7 @@
 #include "blank.h"
 #include "bytes.h"
 #include "seeded.h"
+#include "sure.h"
 #include "table.h"
 
 /* Copies between the staging buffer and the part of a slice that the window covers. */
@@ -57,10 +58,15 @@ qc_status qc_window_store(struct qc_image *image, const struct qc_window *window
     uint64_t first = (window->host_off - window->table_off) & ~QC_U(QC_PAGE_BYTES - 1);
     uint64_t end = window->host_off + window->len - window->table_off;
     uint32_t in_window, in_slice, len;
-    qc_status status = image->top.disk->ops->write(image->top.disk, window->host_off,
-                                                   image->cache->staging, window->len);
+    bool is_inside = !QC_SEED(own_fault) && window->host_off >= window->table_off &&
+                     qc_is_inside(window->host_off, window->len, image->top.disk->size_bytes);
+    qc_status status = qc_sure(image, is_inside, "a table outside the disk");
 
+    if (status != QC_OK)
+        return status;
     image->is_unflushed = true;
+    status = image->top.disk->ops->write(image->top.disk, window->host_off, image->cache->staging,
+                                         window->len);
     for (uint64_t off = first; off < end; off += QC_PAGE_BYTES) {
         uint32_t slice_len;
         uint8_t *slice = qc_cache_peek(image->cache, window->table_off + off, &slice_len);

@@ -51,6 +51,7 @@ NOT_HERE = {
     "stale_table": "a cluster is written whole before it is a table again; snapshots may tell",
     "sub_unfresh": "what it hurries is counted anew in these bases; tests/unit/test_subclusters",
     "no_guard": "only an image whose tables lie can show it; the host suite has those",
+    "own_fault": "assertions are out here; tests/unit/test_sure and tests/firmware/test_sure.py",
     **{f"repair_{name}": "repairs are cut in tests/unit/test_repair_cuts"
        for name in ("no_mark", "early_switch", "early_lower", "early_clear")},
 }

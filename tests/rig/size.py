@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-FILE_BYTES_MAX = 128 * 1024
+FILE_BYTES_MAX = 160 * 1024
 STATIC_BYTES_MAX = 10 * 1024 * 1024
 FRAME_BYTES_MAX = 1024
 LISTED_BYTES_MIN = 256
