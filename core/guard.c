@@ -201,7 +201,7 @@ static qc_status measure_entry(struct qc_image *image, uint64_t host_off, const 
  * How long the snapshot table is only its entries tell: it is read once, in pieces. A table whose
  * end nobody can tell cannot be kept safe, and then there is no change.
  */
-static qc_status measure_snapshots(struct qc_image *image)
+qc_status qc_guard_measure_snapshots(struct qc_image *image, uint32_t reads_max)
 {
     struct qc_disk *disk = image->top.disk;
     uint8_t *staging = image->cache->staging;
@@ -220,6 +220,8 @@ static qc_status measure_snapshots(struct qc_image *image)
         if (!qc_is_inside(off - piece_off, QC_SNAPSHOT_ENTRY_BYTES_MIN, piece_bytes)) {
             piece_off = off;
             piece_bytes = qc_min(image->cache->staging_bytes, disk->size_bytes - off);
+            if (reads_max-- == 0)
+                return QC_OK;
             status = disk->ops->read(disk, off, staging, (size_t)piece_bytes);
         }
         if (status != QC_OK)
@@ -237,7 +239,7 @@ qc_status qc_guard_prepare(struct qc_image *image)
     qc_status status = add_table(image, HALF_L2);
 
     if (status == QC_OK && image->snapshots_bytes == 0)
-        status = measure_snapshots(image);
+        status = qc_guard_measure_snapshots(image, UINT32_MAX);
     return status == QC_OK ? add_table(image, HALF_BLOCKS) : status;
 }
 

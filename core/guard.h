@@ -24,6 +24,12 @@
  */
 qc_status qc_guard_prepare(struct qc_image *image);
 
+/*
+ * Measures the snapshot table; with more than reads_max reads to make it gives up, which is no
+ * error. Errors as qc_guard_prepare.
+ */
+qc_status qc_guard_measure_snapshots(struct qc_image *image, uint32_t reads_max);
+
 /* A refcount block, or an L2 table, was made in this cluster. */
 void qc_guard_add_block(struct qc_image *image, uint64_t cluster);
 void qc_guard_add_l2(struct qc_image *image, uint64_t cluster);
