@@ -5,6 +5,9 @@
 alike. A name that matches nothing is an error, not a success. Exit status 0 only when something ran
 and nothing failed; errors in set-up and collection count as failures.
 
+What tests counted (refusal cases, executions of the fuzzers) they leave in build/figures, a file
+for each with lines like `refusal cases 12`; what is alike is added up and printed before that line.
+
 Each of two processes takes the next test of the list when it has ended one, so they start in the
 list's order. What is made once for several tests and kept in build/cache is made under a lock
 (images/lock.py); tests of a file that share anything else run one after another in one process.
@@ -60,6 +63,21 @@ class Tally:
             self.failed += 1
 
 
+def clear_figures(folder):
+    for file in folder.glob("*.txt"):
+        file.unlink()
+
+
+def figures(folder):
+    """What was counted, a line for each kind."""
+    sums = {}
+    for file in sorted(folder.glob("*.txt")):
+        for line in file.read_text().splitlines():
+            what, _, count = line.rpartition(" ")
+            sums[what] = sums.get(what, 0) + int(count)
+    return [f"{what}: {count:,}" for what, count in sums.items()]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", default="build")
@@ -68,6 +86,8 @@ def main():
     args = parser.parse_args()
 
     tally = Tally()
+    counted = Path(args.build) / "figures"
+    clear_figures(counted)
     folders = [str(ROOT / "tests" / suite) for suite in SUITES]
     options = [f"--rootdir={ROOT}", f"--build={args.build}", "-p", "no:cacheprovider",
                "-n", PROCESSES, "-q", "--tb=short", "--durations=5"]
@@ -82,6 +102,8 @@ def main():
         tally.failed = 1
     elif tally.failed == 0 and code != 0:
         tally.failed = 1  # pytest itself broke: never a green line
+    for line in figures(counted):
+        print(line)
     print(f"{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped")
     sys.exit(1 if tally.failed else 0)
 
