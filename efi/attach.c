@@ -7,7 +7,7 @@
  *
  * Left to others: opening and closing the container's protocols (binding.c), requests (blockio.c).
  */
-#include "driver.h"
+#include "file.h"
 #include "say.h"
 
 #define SECTOR_BYTES 512u /* of the medium's first bytes, as much as a digest of it takes */
@@ -143,11 +143,16 @@ static EFI_STATUS probe(EFI_BLOCK_IO_PROTOCOL *parent, const EFI_DEVICE_PATH *pa
     return EFI_SUCCESS;
 }
 
-/* What the configuration says of the image on this container; NULL: nothing. */
-static const struct config_entry *entry_of(const EFI_DEVICE_PATH *path)
+/* What is said of the image on this container, by the command or else the configuration. */
+static const struct config_entry *entry_of(EFI_HANDLE container, const EFI_DEVICE_PATH *path)
 {
+    const struct config_entry *entry = control_entry(container);
     struct config_guid guid;
 
+    if (entry == NULL)
+        entry = file_entry(container);
+    if (entry != NULL)
+        return entry;
     return path_partition(path, &guid) ? config_entry_of(&config, &guid) : NULL;
 }
 
@@ -253,7 +258,7 @@ static EFI_STATUS take_slot(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
                             const EFI_DEVICE_PATH *path, bool is_opened,
                             struct attached **ret_attached)
 {
-    const struct config_entry *entry = entry_of(path);
+    const struct config_entry *entry = entry_of(container, path);
     struct attached *attached;
     uint64_t digest;
     EFI_STATUS status = probe(parent, path, &digest);
@@ -267,7 +272,7 @@ static EFI_STATUS take_slot(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
     attached->child = NULL;
     attached->entry = entry;
     attached->digest = digest;
-    attached->is_stopping = false;
+    attached->is_stopping = attached->is_paused = false;
     attached->bases_count = 0;
     if (is_opened)
         status = open_image(attached, parent, path);
@@ -341,6 +346,7 @@ EFI_STATUS attach_stop_child(struct attached *attached)
 void attach_release(struct attached *attached)
 {
     quiesce_stop(attached);
+    base_release(attached);
     attached->container = NULL;
     attached->child = NULL;
 }

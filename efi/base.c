@@ -14,12 +14,12 @@
  *
  * Left to others: opening and closing the partition's protocols (binding.c).
  */
-#include "driver.h"
+#include "file.h"
 #include "say.h"
 
 /* Layers by the number that the configuration gives them; data files behind them by theirs. */
 #define DATA_FIRST  CONFIG_ENTRIES_MAX
-#define BASES_MAX   (2 * CONFIG_ENTRIES_MAX)
+#define BASES_MAX   BASE_FILES_FIRST
 #define HANDLES_MAX 1024u
 
 static struct {
@@ -139,9 +139,17 @@ bool base_is(EFI_HANDLE container)
 
 bool base_is_data_file(EFI_HANDLE container)
 {
-    unsigned number = number_of(container);
+    return base_is_data_number(number_of(container));
+}
 
+bool base_is_data_number(unsigned number)
+{
     return number >= DATA_FIRST && number < BASES_MAX;
+}
+
+static struct efi_block *block_of(unsigned number)
+{
+    return number < BASES_MAX ? &bases[number].block : file_block(number);
 }
 
 EFI_HANDLE base_any(void)
@@ -165,7 +173,10 @@ static bool is_above(const struct attached *attached, unsigned number)
 bool base_takes_flush(const struct attached *attached)
 {
     for (unsigned i = 0; i < attached->bases_count; i++) {
-        if (is_written(attached->base_numbers[i]) && !bases[attached->base_numbers[i]].takes_flush)
+        unsigned number = attached->base_numbers[i];
+
+        /* A file lies on the disk of the image above it. */
+        if (number < BASES_MAX && is_written(number) && !bases[number].takes_flush)
             return false;
     }
     return true;
@@ -176,14 +187,14 @@ EFI_STATUS base_medium(const struct attached *attached)
     EFI_STATUS status = EFI_SUCCESS;
 
     for (unsigned i = 0; i < attached->bases_count && !EFI_ERROR(status); i++)
-        status = efi_block_medium(&bases[attached->base_numbers[i]].block);
+        status = efi_block_medium(block_of(attached->base_numbers[i]));
     return status;
 }
 
 void base_probe(const struct attached *attached)
 {
     for (unsigned i = 0; i < attached->bases_count; i++)
-        efi_block_probe(&bases[attached->base_numbers[i]].block);
+        efi_block_probe(block_of(attached->base_numbers[i]));
 }
 
 void base_tend(void)
@@ -286,7 +297,7 @@ static qc_status agree_on_format(const struct config_entry *entry, struct qc_bas
 static void use(struct attached *attached, unsigned number, struct qc_base *base)
 {
     attached->base_numbers[attached->bases_count++] = (uint8_t)number;
-    base->disk = &bases[number].block.disk;
+    base->disk = &block_of(number)->disk;
 }
 
 /* Whether another image holds it; copies of a disk have the same entry for their images. */
@@ -351,7 +362,21 @@ static qc_status base_find(struct qc_bases *finder, struct qc_base *base)
     struct attached *attached =
         (void *)((uint8_t *)finder - offsetof(struct attached, bases_finder));
 
-    return base->is_data_file ? find_data_file(attached, base) : find_layer(attached, base);
+    const struct config_entry *entry = attached->layer_entry;
+    unsigned number;
+    qc_status status;
+
+    if (!file_is(attached->container) ||
+        (entry != NULL && (base->is_data_file ? entry->has_data : entry->has_base)))
+        return base->is_data_file ? find_data_file(attached, base) : find_layer(attached, base);
+    /* What the configuration does not name may be a name in a file, for a file beside it. */
+    status = file_find_base(attached, base, &number);
+    if (status != QC_OK)
+        return status;
+    use(attached, number, base);
+    if (!base->is_data_file)
+        attached->layer_entry = NULL;
+    return QC_OK;
 }
 
 void base_init(struct attached *attached)
@@ -359,4 +384,13 @@ void base_init(struct attached *attached)
     attached->bases_finder.find = base_find;
     attached->bases_count = 0;
     attached->layer_entry = attached->entry;
+}
+
+void base_release(struct attached *attached)
+{
+    for (unsigned i = 0; i < attached->bases_count; i++) {
+        if (attached->base_numbers[i] >= BASE_FILES_FIRST)
+            file_release_base(attached->base_numbers[i]);
+    }
+    attached->bases_count = 0;
 }

@@ -174,6 +174,8 @@ static const char *take_file(struct config_entry *entry, struct span value)
     if (reason == NULL && entry->has_partition)
         return two_places;
     entry->has_file = reason == NULL;
+    if (entry->has_file)
+        __builtin_memcpy(entry->file, value.bytes, value.len);
     return reason;
 }
 

@@ -48,6 +48,7 @@ struct config_entry {
     struct config_guid base;
     struct config_guid data;
     enum qc_format base_format;               /* NONE: the image has to say */
+    char file[CONFIG_TEXT_BYTES_MAX + 1];     /* path on the configuration's volume */
     char snapshot[CONFIG_TEXT_BYTES_MAX + 1]; /* id or name; "": the disk as it is now */
 };
 

@@ -22,6 +22,7 @@
 #include "path.h"
 #include "proto/driver_diagnostics2.h"
 #include "proto/erase_block.h"
+#include "proto/qcow2_control.h"
 
 #define ATTACHED_MAX        6u
 #define ATTACHED_NAME_CHARS 80u
@@ -40,10 +41,12 @@ struct attached {
     EFI_EVENT idle_timer, exit_event; /* NULL: not created */
     EFI_HANDLE container;             /* NULL: the slot is free */
     EFI_HANDLE child;                 /* NULL: no child was asked for */
-    const struct config_entry *entry; /* NULL: the configuration says nothing of it */
+    bool is_paused;                   /* the command works on the image (control.c) */
+    const struct config_entry *entry; /* NULL: nothing is said of it */
     uint64_t digest;                  /* of the container's path and first sector, for say_once */
     bool is_stopping;                 /* the child is being taken away */
-    bool is_gone;                     /* boot services have ended: no call is answered any more */
+    bool is_gone;                     /* no call is answered: boot services have ended, or it is
+                                         paused */
     /* base.c */
     struct qc_bases bases_finder;
     const struct config_entry *layer_entry;  /* of the lowest layer that was found; NULL: none */
@@ -104,7 +107,7 @@ EFI_STATUS attach_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
  * before, and works.
  */
 EFI_STATUS attach_stop_child(struct attached *attached);
-/* Frees the slot of a container that has no child. */
+/* Frees the slot of a container that has no child, and its layers that are files. */
 void attach_release(struct attached *attached);
 /* Slots by what they belong to; NULL where it is none of ours (or NULL). */
 struct attached *attached_by_container(EFI_HANDLE container);
@@ -115,7 +118,16 @@ struct attached *attached_any(void);
 /* The slots by number, up to ATTACHED_MAX, free ones included. */
 struct attached *attached_slot(unsigned i);
 
+/* control.c */
+
+extern struct qcow2_control control;
+/* What the command said of how an image is attached; NULL: nothing. */
+const struct config_entry *control_entry(EFI_HANDLE container);
+
 /* base.c */
+
+/* From here on the number of a base is a file's (file.h). */
+#define BASE_FILES_FIRST (2 * CONFIG_ENTRIES_MAX)
 
 /*
  * Takes a container that is ours by now as the base, or the data file, that the configuration says
@@ -134,6 +146,8 @@ void base_tend(void);
 /* Whether a handle is a base, and any base there is, NULL where none is. */
 bool base_is(EFI_HANDLE container);
 bool base_is_data_file(EFI_HANDLE container);
+/* The same of a base's number. */
+bool base_is_data_number(unsigned number);
 /* Whether a flush of the image's data file, if it has one, reaches its disk. */
 bool base_takes_flush(const struct attached *attached);
 EFI_HANDLE base_any(void);
@@ -141,6 +155,8 @@ EFI_HANDLE base_any(void);
 void base_wake(void);
 /* Makes the slot ready for an image that may have layers below it. */
 void base_init(struct attached *attached);
+/* Gives back the files that an image had as its layers. */
+void base_release(struct attached *attached);
 
 /* request.c: every request, whichever protocol it comes through. */
 

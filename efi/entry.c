@@ -7,7 +7,7 @@
  * Unloading gives every container back first; if one cannot be given back, the driver stays loaded
  * and whole.
  */
-#include "driver.h"
+#include "file.h"
 #include "proto/supported_version.h"
 
 EFI_SYSTEM_TABLE *efi_system;
@@ -40,6 +40,11 @@ static EFI_STATUS EFIAPI driver_unload(EFI_HANDLE image_handle)
         if (attached->container != NULL)
             return EFI_DEVICE_ERROR;
     }
+    for (EFI_HANDLE file; (file = file_any()) != NULL;) {
+        efi_boot->DisconnectController(file, NULL, NULL);
+        if (EFI_ERROR(file_close(file)))
+            return EFI_DEVICE_ERROR;
+    }
     for (EFI_HANDLE base; (base = base_any()) != NULL;) {
         efi_boot->DisconnectController(base, image_handle, NULL);
         if (base_is(base))
@@ -48,8 +53,8 @@ static EFI_STATUS EFIAPI driver_unload(EFI_HANDLE image_handle)
     status = efi_boot->UninstallMultipleProtocolInterfaces(
         image_handle, &guid_driver_binding, &driver_binding, &guid_component_name2,
         &component_name2, &guid_component_name, &component_name, &guid_driver_diagnostics2,
-        &driver_diagnostics2, &guid_supported_version, &supported_version, &guid_driver,
-        &driver_binding, NULL);
+        &driver_diagnostics2, &guid_supported_version, &supported_version, &guid_driver, &control,
+        NULL);
     if (!EFI_ERROR(status))
         quiesce_unload();
     return status;
@@ -79,9 +84,11 @@ EFI_STATUS EFIAPI efi_main(EFI_HANDLE image_handle, EFI_SYSTEM_TABLE *system)
     status = efi_boot->InstallMultipleProtocolInterfaces(
         &image_handle, &guid_driver_binding, &driver_binding, &guid_component_name2,
         &component_name2, &guid_component_name, &component_name, &guid_driver_diagnostics2,
-        &driver_diagnostics2, &guid_supported_version, &supported_version, &guid_driver,
-        &driver_binding, NULL);
+        &driver_diagnostics2, &guid_supported_version, &supported_version, &guid_driver, &control,
+        NULL);
     if (EFI_ERROR(status))
         quiesce_unload();
+    else
+        file_open_configured(loaded_image->DeviceHandle);
     return status;
 }
