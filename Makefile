@@ -72,17 +72,21 @@ UNIT_CFLAGS := $(UNIT_TARGET) -D_GNU_SOURCE $(WARN) $(SEED) $(DECODER_HEADERS)
 # ---- sources ---------------------------------------------------------------------------------
 
 CORE_SRC    := $(sort $(wildcard core/*.c))
-DRIVER_SRC  := $(CORE_SRC) $(sort $(wildcard drivers/efi_*.c efi/*.c))
+# Files on FAT volumes: they know nothing of the firmware, so they run on a host too.
+FAT_SRC     := drivers/extents.c drivers/fat.c
+DRIVER_SRC  := $(CORE_SRC) $(FAT_SRC) $(sort $(wildcard drivers/efi_*.c efi/*.c))
 # The loops and the way of every request: not the smallest code, but the fastest.
 FAST_SRC    := $(addprefix core/,cache.c change.c epoch.c image.c read.c table.c) drivers/efi_block.c \
                $(addprefix efi/,attach.c blockio.c medium.c request.c rt.c)
-COMMAND_SRC := $(sort $(wildcard efi/command/*.c)) efi/rt.c efi/sbat.c
+REPORT_SRC  := $(sort $(wildcard efi/command/report/*.c))
+COMMAND_SRC := $(CORE_SRC) $(FAT_SRC) drivers/efi_block.c $(sort $(wildcard efi/command/*.c)) \
+               $(REPORT_SRC) efi/rt.c efi/sbat.c
 AGENT_SRC   := $(sort $(wildcard tests/firmware/agent/*.c)) efi/rt.c
 CONFORMANCE_SRC := $(sort $(wildcard tests/firmware/conformance/*.c)) efi/rt.c \
                    $(addprefix tests/firmware/agent/,find.c ports.c say.c)
 SMOKE_SRC   := tests/firmware/smoke/smoke.c efi/rt.c
 PLUGIN_SRC  := $(CORE_SRC) $(sort $(wildcard drivers/posix_*.c tests/nbdkit/*.c))
-UNIT_LIB    := $(CORE_SRC) $(sort $(wildcard tests/sim/*.c)) $(filter-out tests/unit/test_%,$(sort $(wildcard tests/unit/*.c)))
+UNIT_LIB    := $(CORE_SRC) $(FAT_SRC) $(sort $(wildcard tests/sim/*.c)) $(filter-out tests/unit/test_%,$(sort $(wildcard tests/unit/*.c)))
 UNIT_TESTS  := $(sort $(wildcard tests/unit/test_*.c))
 CRASH_SRC   := $(CORE_SRC) $(sort $(wildcard tests/sim/*.c tests/crash/*.c))
 
@@ -97,7 +101,7 @@ CONFORMANCE := $(OUT)/conformance.efi
 SMOKE   := $(OUT)/smoke.efi
 PLUGIN  := $(HOST)/nbdkit-qcow2efi-plugin.so
 RECORDER := $(HOST)/recorder.so
-TOOLS   := $(HOST)/qc-check $(HOST)/qc-snapshot
+TOOLS   := $(HOST)/qc-check $(HOST)/qc-fat $(HOST)/qc-snapshot $(HOST)/qc-img
 UNIT    := $(UNIT_TESTS:tests/unit/%.c=$(HOST)/unit/%)
 CRASH   := $(HOST)/crash/crash
 
@@ -111,7 +115,7 @@ unit-decoders := $(DECODERS:%=$(HOST)/unit/third-party/%.o)
 
 # ---- what people call ------------------------------------------------------------------------
 
-.PHONY: help all run boot test test-all test-seeded crash matrix holes size sign clean setup
+.PHONY: help all run boot test test-all test-seeded crash matrix parity holes size sign clean setup
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
@@ -123,7 +127,7 @@ firmware: $(DRIVER) $(COMMAND) ; @:
 binaries: firmware $(PLUGIN) ; @:
 test-binaries: binaries $(AGENT) $(CONFORMANCE) $(UNIT) $(CRASH) $(RECORDER) $(TOOLS)
 
-run: all ## boots a Linux from a qcow2 through the driver [IMAGE=zlib|zstd|overlay] [LAYOUT=disk] [BREAK=nodriver|byte]
+run: all ## boots a Linux from a qcow2 through the driver [IMAGE=zlib|zstd|overlay] [LAYOUT=disk|file] [BREAK=nodriver|byte]
 	@$(PYTHON) tests/rig/demo.py --build $(BUILD) --layout $(or $(LAYOUT),partition) $(if $(IMAGE),--image $(IMAGE)) $(if $(BREAK),--break $(BREAK))
 
 boot: all ## boots OVMF with the driver and DISK=path [ESP=dir] [DEVICE=virtio|scsi|nvme|ahci|usb]
@@ -144,6 +148,10 @@ test-seeded: setup ## builds with the bug SEEDED=name and runs the tests on it: 
 matrix: setup ## a cover of all kinds of images, made by QEMU, changed here, checked by QEMU [FULL=1: every legal kind]
 	@$(MAKE) --no-print-directory $(PLUGIN)
 	@$(PYTHON) tests/host/cross.py --build $(BUILD) $(if $(FULL),--full)
+
+parity: setup ## what the command says of images, beside qemu-img: info, map, check, snapshot -l [FULL=1: every legal kind]
+	@$(MAKE) --no-print-directory $(HOST)/qc-img
+	@$(PYTHON) tests/host/parity.py --build $(BUILD) $(if $(FULL),--full)
 
 holes: setup ## replays power cuts in the shapes of QEMU's holes, on this engine and on QEMU
 	@$(MAKE) --no-print-directory $(PLUGIN) $(RECORDER)
@@ -176,7 +184,7 @@ setup: ## installs the Debian packages that are missing (root or sudo), else say
 
 $(DRIVER): $(call efi-objects,$(DRIVER_SRC)) $(efi-decoders)
 	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_boot_service_driver /out:$@ $^
-$(COMMAND): $(call efi-objects,$(COMMAND_SRC))
+$(COMMAND): $(call efi-objects,$(COMMAND_SRC)) $(efi-decoders)
 	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $^
 $(AGENT): $(call efi-objects,$(AGENT_SRC))
 	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $^
@@ -193,8 +201,9 @@ $(call efi-objects,$(FAST_SRC)): EFI_OPTIMIZE := -O2
 
 $(PLUGIN): $(call host-objects,$(PLUGIN_SRC)) $(host-decoders)
 	$(CC) -shared -o $@ $^
-# Host commands that drive what no NBD client can ask for.
-$(HOST)/qc-%: $(HOST)/obj/tests/host/qc_%.o $(call host-objects,$(CORE_SRC) drivers/posix_file.c) $(host-decoders)
+# Host commands that drive what no NBD client can ask for. qc-img is the command's reports.
+$(HOST)/qc-img: $(call host-objects,$(REPORT_SRC))
+$(HOST)/qc-%: $(HOST)/obj/tests/host/qc_%.o $(call host-objects,$(CORE_SRC) $(FAT_SRC) drivers/posix_file.c) $(host-decoders)
 	$(CC) -o $@ $^
 $(RECORDER): tests/host/recorder.c Makefile
 	@mkdir -p $(@D)
@@ -203,8 +212,9 @@ $(HOST)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(HOST_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
+$(HOST)/unit/test_report: $(call unit-objects,$(REPORT_SRC))
 $(HOST)/unit/%: $(HOST)/unit/obj/tests/unit/%.o $(call unit-objects,$(UNIT_LIB)) $(unit-decoders)
-	$(CC) $(UNIT_CFLAGS) -o $@ $^ -lcmocka
+	$(CC) $(UNIT_CFLAGS) -o $@ $^ -lcmocka -lm
 $(HOST)/unit/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(UNIT_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@

@@ -73,6 +73,9 @@ EFI_BLOCK_IO_PROTOCOL *find_named(const char *which);
 size_t find_children_count(void);
 /* The file system that lies in the child or a partition of it, or NULL. */
 EFI_HANDLE find_volume(void);
+/* What stands after prefix in path, or NULL when path does not begin so. */
+EFI_DEVICE_PATH_PROTOCOL *path_after(EFI_DEVICE_PATH_PROTOCOL *path,
+                                     EFI_DEVICE_PATH_PROTOCOL *prefix);
 bool equal(const void *left, const void *right, size_t len);
 
 /* CRC-32 as zlib has it, continued from crc. */
@@ -83,6 +86,8 @@ void pattern(uint8_t *buf, uint64_t seed, uint64_t first_sector, size_t sectors_
 void judge(const char *name, EFI_STATUS got, EFI_STATUS want);
 /* A file of the volume inside the image; mode as EFI_FILE_PROTOCOL.Open wants it. */
 EFI_STATUS open_file(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file);
+/* The same of the volume that lies on the chosen disk itself (volumes.c). */
+EFI_STATUS open_own(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file);
 
 /*
  * ways.c: a call in the way that the script chose. blocks NULL: the child's function gets NULL as
@@ -154,5 +159,20 @@ void order_wrap(char **words);
 void order_memory(char **words);
 void order_warm(char **words);
 void order_race(char **words);
+void order_edit(char **words);
+void order_sync(char **words);
+void order_settle(char **words);
+void order_peek(char **words);
+void order_remove(char **words);
+void order_attach(char **words);
+void order_detach(char **words);
+void order_pause(char **words);
+void order_resume(char **words);
+void order_list(char **words);
+void order_into(char **words);
+void order_outer(char **words);
+void order_rounds(char **words);
+void order_move(char **words);
+void order_cut(char **words);
 
 #endif

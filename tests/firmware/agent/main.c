@@ -46,7 +46,14 @@ static const struct {
     {"below", order_below},         {"checkdiagnose", order_checkdiagnose},
     {"hold", order_hold},           {"wrap", order_wrap},
     {"memory", order_memory},       {"warm", order_warm},
-    {"race", order_race},
+    {"race", order_race},           {"edit", order_edit},
+    {"sync", order_sync},           {"settle", order_settle},
+    {"peek", order_peek},           {"remove", order_remove},
+    {"attach", order_attach},       {"detach", order_detach},
+    {"pause", order_pause},         {"resume", order_resume},
+    {"list", order_list},           {"into", order_into},
+    {"outer", order_outer},         {"rounds", order_rounds},
+    {"move", order_move},           {"cut", order_cut},
 };
 
 uint64_t number(const char *word)
