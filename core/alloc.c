@@ -66,7 +66,7 @@ static qc_status refuse_tables(struct qc_image *image, uint64_t first, uint64_t 
         if (status != QC_OK)
             return status;
     }
-    return QC_OK;
+    return qc_believe_counts(image);
 }
 
 static void add_block(struct qc_image *image, uint64_t block_index, uint64_t cluster)

@@ -171,7 +171,9 @@ static qc_status check_places(const struct qc_header *header, uint64_t disk_byte
     if (header->header_bytes > disk_bytes)
         return qc_fail(detail, QC_CORRUPT, "header length %u invalid", QC_U(header->header_bytes));
     for (unsigned i = PART_L1; i < PARTS_COUNT; i++) {
-        if (parts[i].bytes == 0)
+        /* Of a table of nothing QEMU wants a place that one could have all the same. */
+        if (parts[i].bytes == 0 && parts[i].host_off <= INT64_MAX &&
+            qc_is_aligned(parts[i].host_off, header->cluster_bytes))
             continue;
         if (parts[i].host_off == 0 || !qc_is_aligned(parts[i].host_off, header->cluster_bytes) ||
             !qc_is_inside(parts[i].host_off, parts[i].bytes, disk_bytes))

@@ -131,6 +131,10 @@ struct qc_image {
     unsigned slice_clusters_bits; /* guest clusters that a slice of an L2 table maps, to the power
                                      of two; 0 where reads go no quick way (map.h) */
     bool has_blanks;              /* of some tables more is known than the cache holds (blank.h) */
+    /* Looks whether counts may be believed, before the first change; sets lying_off (verify.h). */
+    qc_status (*verify)(struct qc_image *image);
+    uint64_t lying_off;        /* of a cluster whose count is too low; 0: none is known */
+    uint32_t tables_count;     /* L2 tables and refcount blocks, as the guard found them */
     uint64_t snapshots_bytes;  /* of the snapshot table, from the first change on; 0: not known */
     uint64_t free_hint;        /* host cluster below which none is free, but for lowered counts */
     uint64_t virgin_off;       /* from here on the disk reads as zeros: nothing was ever here */
