@@ -36,7 +36,7 @@ static void put_number(struct sink *sink, uint64_t value, unsigned base)
     do {
         digits[count++] = "0123456789abcdef"[value % base];
         value /= base;
-    } while (value != 0 && count < DIGITS_MAX);
+    } while (value != 0); /* 20 digits of 64 bits at most */
     if (base == 16)
         put_string(sink, "0x");
     while (count > 0)

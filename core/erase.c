@@ -28,12 +28,11 @@ static struct qc_l2_entry erased_entry(const struct qc_image *image,
                                        const struct qc_cluster *cluster, enum erase_kind kind)
 {
     bool has_subclusters = qc_has_subclusters(&image->top.header);
-    bool is_hole = cluster->entry.word == 0 && cluster->entry.bits == 0;
     struct qc_l2_entry entry = {0, 0};
 
     if (image->top.header.version < 3 || (QC_SEED(below_shows) && kind == ERASE_DISCARD))
         return entry;
-    if (image->layers_count == 1 && (kind == ERASE_DISCARD || is_hole))
+    if (image->layers_count == 1 && kind == ERASE_DISCARD)
         return entry;
     if (kind == ERASE_KEEP && cluster->is_ours)
         entry.word = cluster->host_off | QC_ENTRY_COPIED;

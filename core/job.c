@@ -412,10 +412,10 @@ qc_status qc_job_end(struct qc_job *job, qc_status status)
     struct qc_image *image = job->image;
 
     /* Past the cache, and then it is empty: it may hold the header as it was. */
-    if (status == QC_OK && !job->is_borrowed)
+    if (status == QC_OK) {
         borrow(job);
-    if (status == QC_OK)
         status = mark(job, false);
+    }
     give_back(job);
     image->free_hint = 0;
     if (status != QC_OK && job->is_changing && image->readonly_reason.text[0] == '\0')

@@ -10,6 +10,7 @@
 #include "blank.h"
 #include "bytes.h"
 #include "seeded.h"
+#include "sure.h"
 #include "table.h"
 
 #define WORD_BYTES 8u
@@ -103,10 +104,9 @@ qc_status qc_map_place_entry(struct qc_image *image, struct qc_record *record)
 
     if (l1 == NULL)
         status = qc_map_durable_l2(image, 0, guest_off, &l2_off);
-    /* No step records an entry without a table; were there one, its place must not be the header.
-     */
-    if (status == QC_OK && l2_off == 0)
-        return qc_fail(&image->detail, QC_CORRUPT, "no L2 table at guest %x", guest_off);
+    /* Or its place would be the header. */
+    if (status == QC_OK)
+        status = qc_sure(image, l2_off != 0, "an entry without an L2 table");
     record->place = l2_off + (key & (header->cluster_bytes / WORD_BYTES - 1)) * WORD_BYTES;
     record->flags &= (uint8_t)~QC_RECORD_IN_NEW;
     if (l1 != NULL && (l1->flags & QC_RECORD_NEW))

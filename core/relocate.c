@@ -24,9 +24,7 @@
 
 qc_status qc_repair_go_on(const struct qc_repair *repair, uint64_t l1_index)
 {
-    if (repair->go_on == NULL || repair->go_on(repair->context, l1_index))
-        return QC_OK;
-    return QC_RANGE;
+    return repair->go_on(repair->context, l1_index) ? QC_OK : QC_RANGE;
 }
 
 /* Tells up the window that starts at first. */

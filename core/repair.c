@@ -79,13 +79,14 @@ static void shorten(const struct qc_repair *repair, struct qc_walk_item *item)
 {
     unsigned sectors_bits = repair->image->top.header.cluster_bits - 8;
     unsigned off_bits = 62 - sectors_bits;
-    uint64_t sectors =
-        (repair->disk_bytes - 1) / QC_SECTOR_BYTES - item->host_off / QC_SECTOR_BYTES;
-    uint64_t mask = ((QC_U(1) << sectors_bits) - 1) << off_bits;
+    uint64_t sectors, mask = ((QC_U(1) << sectors_bits) - 1) << off_bits;
 
     item->bitmap = 0;
-    if (is_beyond(repair, item))
-        item->entry = (item->entry & ~mask) | (sectors << off_bits & mask);
+    /* What begins behind the disk has no length that would be right: it stays as it is. */
+    if (item->host_off >= repair->disk_bytes || !is_beyond(repair, item))
+        return;
+    sectors = (repair->disk_bytes - 1) / QC_SECTOR_BYTES - item->host_off / QC_SECTOR_BYTES;
+    item->entry = (item->entry & ~mask) | (sectors << off_bits & mask);
 }
 
 static qc_status fix_l2(struct qc_walk *walk, struct qc_walk_item *item)

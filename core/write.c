@@ -55,7 +55,7 @@ static qc_status fill_gap(struct qc_image *image, uint64_t guest_off, uint64_t l
     uint64_t gap_from, gap_to;
     qc_status status = QC_OK;
 
-    if (record == NULL || record->u.written.from == record->u.written.to)
+    if (record == NULL)
         return QC_OK;
     if (end < record->u.written.from) {
         gap_from = end;
