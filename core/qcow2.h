@@ -153,9 +153,9 @@ struct qc_image {
  * Opens the image that starts at byte 0 of disk, with cache as its memory (qc_cache_init first; one
  * cache serves one image; one unpacker may serve many). QC_FOREIGN where no qcow2 header is, QC_IO,
  * QC_CORRUPT, QC_UNSUPPORTED, QC_REFUSED; all but QC_FOREIGN leave a line in qc_detail. At most 64
- * reads are made before the answer (more for the repair of a dirty image, and to find a snapshot
- * that was asked for), and no write but that repair's: an image that cannot take writes opens too,
- * and qc_readonly_reason tells why.
+ * reads of each layer's disk are made before the answer (more for the repair of a dirty image, and
+ * to find a snapshot that was asked for), and no write but that repair's: an image that cannot take
+ * writes opens too, and qc_readonly_reason tells why.
  */
 qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk *disk,
                   const struct qc_open_options *options);
