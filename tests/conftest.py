@@ -15,7 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 UNIT_TIMEOUT_S = 300
-REFUSALS = "refusal cases"  # a property of tests: how many refusals one of them verified
+# Properties of tests whose numbers are added up: refusals that one verified, states after a cut.
+REFUSALS, STATES = "refusal cases", "crash states"
 
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests" / "rig"))
@@ -27,8 +28,7 @@ def pytest_addoption(parser):
     parser.addoption("--only", help="the tests that have this in their name, - and _ alike")
 
 
-class Refusals:
-    count = 0
+counted = {}
 
 
 def build_folder(config):
@@ -49,18 +49,19 @@ def cache():
 
 
 def pytest_runtest_logreport(report):
-    """Adds up, where all reports come together, how many refusals tests say they verified."""
-    if report.when == "call":
-        Refusals.count += sum(value for name, value in report.user_properties
-                              if name == REFUSALS)
+    """Adds up, where all reports come together, what tests say they counted."""
+    for name, value in report.user_properties if report.when == "call" else ():
+        if name in (REFUSALS, STATES):
+            counted[name] = counted.get(name, 0) + value
 
 
 def pytest_sessionfinish(session):
-    if hasattr(session.config, "workerinput") or Refusals.count == 0:
+    if hasattr(session.config, "workerinput") or not counted:
         return
     figures = build_folder(session.config) / "figures"
     figures.mkdir(exist_ok=True)
-    (figures / "refusals.txt").write_text(f"{REFUSALS} {Refusals.count}\n")
+    lines = [f"{name} {value}\n" for name, value in counted.items()]
+    (figures / "counted.txt").write_text("".join(lines))
 
 
 def pytest_collection_modifyitems(config, items):
