@@ -114,21 +114,15 @@ static bool plan_growth(const struct qc_image *image, uint64_t block_index, uint
     return block_index + blocks <= clusters * entries_per_cluster;
 }
 
-static qc_status grow_reftable(struct qc_image *image, uint64_t block_index)
+/* Puts the new blocks and the table behind each other, and drops the old table. */
+static QC_APART qc_status move_reftable(struct qc_image *image, uint64_t block_index,
+                                        uint64_t blocks, uint64_t clusters)
 {
     uint64_t first = block_index << qc_block_reach_bits(image);
     uint64_t old_first = image->top.header.reftable_off >> image->top.header.cluster_bits;
-    uint64_t old_clusters = image->top.header.reftable_clusters;
-    uint64_t clusters, blocks, count;
+    uint64_t old_clusters = image->top.header.reftable_clusters, count;
     qc_status status;
 
-    if (!plan_growth(image, block_index, &clusters, &blocks))
-        return qc_fail(&image->detail, QC_NOSPACE, "no space: the refcount table is full");
-    status = grow_to(image, first + blocks + clusters);
-    if (status == QC_OK)
-        status = qc_epoch_reserve(image, (uint32_t)(2 * blocks + clusters + old_clusters));
-    if (status != QC_OK)
-        return status;
     for (uint64_t i = 0; i < old_clusters; i++) {
         status = qc_count_prepare(image, old_first + i, &count);
         if (status == QC_OK && count == 0)
@@ -150,6 +144,21 @@ static qc_status grow_reftable(struct qc_image *image, uint64_t block_index)
     image->grown_reftable.clusters = (uint32_t)clusters;
     image->grown_reftable.is_new = true;
     return QC_OK;
+}
+
+static QC_APART qc_status grow_reftable(struct qc_image *image, uint64_t block_index)
+{
+    uint64_t first = block_index << qc_block_reach_bits(image);
+    uint64_t clusters, blocks;
+    qc_status status;
+
+    if (!plan_growth(image, block_index, &clusters, &blocks))
+        return qc_fail(&image->detail, QC_NOSPACE, "no space: the refcount table is full");
+    status = grow_to(image, first + blocks + clusters);
+    if (status == QC_OK)
+        status = qc_epoch_reserve(
+            image, (uint32_t)(2 * blocks + clusters + image->top.header.reftable_clusters));
+    return status == QC_OK ? move_reftable(image, block_index, blocks, clusters) : status;
 }
 
 /* Makes a home for the counts of a range that has none; cluster is the first wanted of it. */

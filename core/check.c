@@ -320,15 +320,29 @@ static qc_status run(struct check *check, enum qc_check_fix fix)
     return status;
 }
 
+_Static_assert(sizeof(struct check) <= QC_WORK_BYTES, "a check fits");
+
+static struct check *begin(struct qc_image *image)
+{
+    struct check *check = (struct check *)image->work[0];
+
+    __builtin_memset(check, 0, sizeof(*check));
+    check->image = image;
+    return check;
+}
+
 qc_status qc_check(struct qc_image *image, enum qc_check_fix fix, qc_check_progress *progress,
                    void *context, struct qc_check_result *ret_result)
 {
-    struct check check = {
-        .image = image, .progress = progress, .context = context, .may_drop = fix == QC_FIX_ALL};
-    qc_status status = run(&check, fix);
+    struct check *check = begin(image);
+    qc_status status;
 
+    check->progress = progress;
+    check->context = context;
+    check->may_drop = fix == QC_FIX_ALL;
+    status = run(check, fix);
     if (status == QC_OK)
-        *ret_result = check.result;
+        *ret_result = check->result;
     return status;
 }
 
@@ -350,14 +364,17 @@ qc_status qc_repair_dirty(struct qc_image *image)
     uint64_t disk_bytes = qc_min(image->top.disk->size_bytes, QC_DIRTY_BYTES_MAX);
     uint64_t looks_left = qc_min(disk_bytes * QC_DIRTY_DISKS_MAX, QC_DIRTY_BYTES_MAX) / look_bytes +
                           QC_DIRTY_LOOKS_MIN;
-    struct check check = {.image = image, .progress = spend, .context = &looks_left};
-    qc_status status = run(&check, QC_FIX_ALL);
+    struct check *check = begin(image);
+    qc_status status;
 
+    check->progress = spend;
+    check->context = &looks_left;
+    status = run(check, QC_FIX_ALL);
     if (status == QC_RANGE)
         status = qc_fail(&image->detail, QC_UNSUPPORTED, "too many tables");
-    if (status == QC_OK && check.result.corruptions + check.result.check_errors > 0)
+    if (status == QC_OK && check->result.corruptions + check->result.check_errors > 0)
         status = qc_fail(&image->detail, QC_CORRUPT, "%u corruptions, %u errors left",
-                         check.result.corruptions, check.result.check_errors);
+                         check->result.corruptions, check->result.check_errors);
     if (status != QC_OK) {
         qc_fail(&image->readonly_reason, status, "dirty image, repair failed: %s",
                 image->detail.text);

@@ -106,6 +106,9 @@ enum qc_readonly_kind {
     QC_READONLY_ALONE,   /* the layers below are left out: it can be repaired, not written */
 };
 
+/* What of an operation is too large for a frame lies in the image: one operation runs at a time. */
+#define QC_WORK_BYTES 768u
+
 /* One opened image. Fixed size; its members belong to the engine. */
 struct qc_image {
     union {
@@ -147,6 +150,8 @@ struct qc_image {
     bool is_to_be_marked;      /* the damage that was met is of the kind the corrupt mark is for */
     bool is_announced;         /* autoclear bits are cleared durably (invariant 6) */
     bool is_write_through;
+    /* The clusters of a step, a job on snapshots, or a check; and the repair within a check. */
+    uint64_t work[2][QC_WORK_BYTES / 8];
 };
 
 /*
