@@ -121,7 +121,7 @@ all: setup ## builds the driver, the command and the host front end [ARCH=aa64: 
 .PHONY: firmware binaries test-binaries
 firmware: $(DRIVER) $(COMMAND) ; @:
 binaries: firmware $(PLUGIN) ; @:
-test-binaries: binaries $(AGENT) $(CONFORMANCE) $(UNIT) $(CRASH) $(RECORDER) $(TOOLS) $(HOSTILE) $(FUZZ)
+test-binaries: binaries $(AGENT) $(CONFORMANCE) $(UNIT) $(CRASH) $(RECORDER) $(TOOLS)
 
 run: all ## boots a Linux from a qcow2 through the driver [IMAGE=zlib|zstd|overlay] [LAYOUT=disk] [BREAK=nodriver|byte]
 	@$(PYTHON) tests/rig/demo.py --build $(BUILD) --layout $(or $(LAYOUT),partition) $(if $(IMAGE),--image $(IMAGE)) $(if $(BREAK),--break $(BREAK))
@@ -244,6 +244,7 @@ $(HOST)/bench/tracer.so: tests/bench/tracer.c Makefile
 
 # With the sanitizers: what they find is a crash, and its line says where.
 HOSTILE := $(HOST)/hostile/hostile
+test-binaries: $(HOSTILE)
 .PHONY: hostile
 hostile: setup ## opens, reads and writes a copy of each image in DIR=folder and says how it went [COMPARE=1: beside QEMU]
 	@test -n "$(DIR)" || { echo "usage: make hostile DIR=folder [COMPARE=1]"; exit 2; }
@@ -259,7 +260,7 @@ $(HOSTILE): $(call unit-objects,$(CORE_SRC) drivers/posix_file.c tests/nbdkit/ch
 # The unit tests and the crash program once more, with each file that is to be changed in a library
 # of its own, so that to try a change is to compile one file. A trap is the cheapest sanitizer.
 MUTATE  := $(HOST)/mutate
-MUTATED := $(addprefix core/,cache.c commit.c epoch.c extensions.c header.c patch.c)
+MUTATED := $(addprefix core/,cache.c commit.c epoch.c extensions.c header.c)
 MUTATE_CC := $(CC) -std=c11 -O1 -fPIC -fsanitize=undefined -fsanitize-trap=all -w -D_GNU_SOURCE \
              -iquote core $(DECODER_HEADERS)
 mutate-objects = $(patsubst %.c,$(MUTATE)/obj/%.o,$(filter-out $(MUTATED),$(1)))
@@ -298,6 +299,8 @@ FUZZ_CFLAGS := -std=c11 -O2 -g -fno-omit-frame-pointer -D_GNU_SOURCE $(WARN) \
 fuzz-objects  = $(patsubst %.c,$(HOST)/fuzz/obj/%.o,$(1))
 fuzz-decoders := $(DECODERS:%=$(HOST)/fuzz/third-party/%.o)
 
+# Prerequisites are read at once, so they are added where the names are known.
+test-binaries: $(FUZZ)
 .PHONY: fuzz
 fuzz: setup ## fuzzes the engine for TIME=seconds (60), over all targets
 	@$(MAKE) --no-print-directory -j2 $(FUZZ)
