@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""The tests see small changes of the parser, the cache, the epoch, the commit and what it writes.
+"""The tests see small changes of the parser, the cache, the epoch and the commit.
 
 Of each file's changes that are not equivalent at least 95 of 100 must break a test (with --long;
 tests/proof/mutate.py says what is changed and what is run). What the mutator itself promises, and
@@ -17,7 +17,7 @@ import pytest
 from images.lock import alone
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILES = ["cache", "commit", "epoch", "extensions", "header", "patch"]
+FILES = ["cache", "commit", "epoch", "extensions", "header"]
 BUILD_TIMEOUT_S = 600
 RUN_TIMEOUT_S = 3600
 

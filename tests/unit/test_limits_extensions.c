@@ -242,7 +242,7 @@ static void names_are_looked_up_in_192_entries(void **state)
 }
 
 /* Leaves letters where the next calls keep what they have on the stack. */
-static void soil_stack(void)
+static __attribute__((noinline)) void soil_stack(void)
 {
     volatile uint8_t bytes[16384];
 
