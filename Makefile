@@ -137,7 +137,7 @@ test: setup ## runs the tests, or with ONLY=name one suite or test
 	@$(MAKE) --no-print-directory -j2 test-binaries
 	@$(PYTHON) tests/rig/run.py --build $(BUILD) $(if $(ONLY),--only "$(ONLY)")
 
-test-all: setup ## the long tests: all of make test, with the crash suite's floors (75 minutes at most)
+test-all: setup-proofs ## the long tests: all of make test, with the crash suite's floors (75 minutes at most)
 	@$(MAKE) --no-print-directory -j2 test-binaries
 	@$(PYTHON) tests/rig/run.py --build $(BUILD) --long
 
@@ -179,6 +179,9 @@ clean: ## removes build/ and nothing else
 
 setup: ## installs the Debian packages that are missing (root or sudo), else says which
 	@tests/rig/setup.sh
+.PHONY: setup-proofs
+setup-proofs:
+	@tests/rig/setup.sh proofs
 
 # ---- firmware binaries -----------------------------------------------------------------------
 
@@ -246,6 +249,117 @@ $(HOST)/bench/warm: $(call host-objects,$(CORE_SRC) tests/bench/warm.c) $(host-d
 $(HOST)/bench/tracer.so: tests/bench/tracer.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(HOST_CFLAGS) -shared -o $@ $<
+
+# ---- hostile images --------------------------------------------------------------------------
+
+# With the sanitizers: what they find is a crash, and its line says where.
+HOSTILE := $(HOST)/hostile/hostile
+test-binaries: $(HOSTILE)
+.PHONY: hostile
+hostile: setup ## opens, reads and writes a copy of each image in DIR=folder and says how it went [COMPARE=1: beside QEMU]
+	@test -n "$(DIR)" || { echo "usage: make hostile DIR=folder [COMPARE=1]"; exit 2; }
+	@$(MAKE) --no-print-directory $(HOSTILE) >&2
+	@$(PYTHON) -B tests/hostile/hostile.py --build $(BUILD) $(if $(COMPARE),--compare) "$(DIR)"
+
+$(HOSTILE): $(call unit-objects,$(CORE_SRC) drivers/posix_file.c tests/nbdkit/chain.c tests/hostile/hostile.c) $(unit-decoders)
+	@mkdir -p $(@D)
+	$(CC) $(UNIT_CFLAGS) -o $@ $^
+
+# ---- mutation --------------------------------------------------------------------------------
+
+# The unit tests and the crash program once more, with each file that is to be changed in a library
+# of its own, so that to try a change is to compile one file. A trap is the cheapest sanitizer.
+MUTATE  := $(HOST)/mutate
+MUTATED := $(addprefix core/,cache.c commit.c epoch.c extensions.c header.c)
+MUTATE_CC := $(CC) -std=c11 -O1 -fPIC -fsanitize=undefined -fsanitize-trap=all -w -D_GNU_SOURCE \
+             -iquote core $(DECODER_HEADERS)
+mutate-objects = $(patsubst %.c,$(MUTATE)/obj/%.o,$(filter-out $(MUTATED),$(1)))
+MUTATE_LIBS := $(MUTATED:core/%.c=$(MUTATE)/lib%.so)
+MUTATE_LINK  = $(CC) -rdynamic -Wl,-rpath,$(abspath $(MUTATE)) -o $@ $^
+
+.PHONY: mutate mutate-binaries
+mutate: setup-proofs ## changes core's code in small ways that the tests must see [FILE=core/cache.c]
+	@$(MAKE) --no-print-directory -j2 mutate-binaries
+	@$(PYTHON) tests/proof/mutate.py --build $(BUILD) $(or $(FILE),$(MUTATED))
+mutate-binaries: $(UNIT_TESTS:tests/unit/%.c=$(MUTATE)/%) $(MUTATE)/crash
+
+$(MUTATE)/test_%: $(call mutate-objects,$(UNIT_LIB)) $(MUTATE)/obj/tests/unit/test_%.o $(MUTATE_LIBS) $(host-decoders)
+	$(MUTATE_LINK) -lcmocka
+$(MUTATE)/crash: $(call mutate-objects,$(CRASH_SRC)) $(MUTATE_LIBS) $(host-decoders)
+	$(MUTATE_LINK)
+$(MUTATE)/lib%.so: $(MUTATE)/obj/core/%.o
+	ld -shared -soname $(@F) -o $@ $<
+$(MUTATE)/obj/%.o: %.c Makefile $(THIRD_PARTY)/stamp-decoders
+	@mkdir -p $(@D)
+	@echo "$(MUTATE_CC)" >$(MUTATE)/flags
+	$(MUTATE_CC) $(if $(filter tests/crash/%,$<),-DQC_SEEDS_AT_RUN_TIME) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+# ---- fuzzing ---------------------------------------------------------------------------------
+
+# Each target is a program of libFuzzer's; QC_SEED chooses a named bug at run time, as in CRASH.
+FUZZ_TARGETS := header tables driver decode config
+FUZZ      := $(FUZZ_TARGETS:%=$(HOST)/fuzz/%)
+FUZZ_LIB  := tests/fuzz/disk.c tests/fuzz/seed.c
+RECIPE_SRC := tests/sim/deflate.c $(filter-out $(FUZZ_LIB) tests/fuzz/target_%,$(sort $(wildcard tests/fuzz/*.c)))
+FUZZ_SANITIZE := -fsanitize=address,undefined,integer -fno-sanitize-recover=all \
+                 -fsanitize-ignorelist=tests/fuzz/ignored.txt
+FUZZ_CHECKS := $(FUZZ_SANITIZE) -fsanitize=fuzzer-no-link
+FUZZ_CFLAGS := -std=c11 -O2 -g -fno-omit-frame-pointer -D_GNU_SOURCE $(WARN) \
+               -DQC_SEEDS_AT_RUN_TIME $(DECODER_HEADERS)
+fuzz-objects  = $(patsubst %.c,$(HOST)/fuzz/obj/%.o,$(1))
+fuzz-decoders := $(DECODERS:%=$(HOST)/fuzz/third-party/%.o)
+
+# Prerequisites are read at once, so they are added where the names are known.
+test-binaries: $(FUZZ)
+.PHONY: fuzz
+fuzz: setup ## fuzzes the engine for TIME=seconds (60), over all targets
+	@$(MAKE) --no-print-directory -j2 $(FUZZ)
+	@nice -n 15 $(PYTHON) -B tests/fuzz/fuzz.py --build $(BUILD) --time $(or $(TIME),60)
+
+$(HOST)/fuzz/%: $(HOST)/fuzz/obj/tests/fuzz/target_%.o $(call fuzz-objects,$(CORE_SRC) $(FUZZ_LIB)) $(fuzz-decoders)
+	$(CC) $(FUZZ_SANITIZE) -fsanitize=fuzzer -o $@ $^
+$(HOST)/fuzz/tables $(HOST)/fuzz/driver: $(call fuzz-objects,$(RECIPE_SRC))
+$(HOST)/fuzz/obj/%.o: %.c Makefile tests/fuzz/ignored.txt
+	@mkdir -p $(@D)
+	$(CC) $(FUZZ_CFLAGS) $(FUZZ_CHECKS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+# What is around the engine: what it does is not looked for.
+$(call fuzz-objects,$(FUZZ_LIB) $(RECIPE_SRC)): FUZZ_CHECKS := -fsanitize=address
+$(HOST)/fuzz/third-party/%.o: $(THIRD_PARTY)/stamp-decoders core/shims.h Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O1 -g -fsanitize=address $(DECODER_CFLAGS) -c $(decoder-source) -o $@
+$(call fuzz-objects,core/decode.c): $(THIRD_PARTY)/stamp-decoders
+
+# ---- coverage --------------------------------------------------------------------------------
+
+# The core once, with counters; the unit tests and the crash program around it without any. MC/DC
+# needs a newer compiler than the one that builds the driver.
+COV_CC      := clang-19
+COV         := $(HOST)/cov
+COV_CFLAGS  := -std=c11 -O1 -g -w -D_GNU_SOURCE $(DECODER_HEADERS)
+COV_COUNTED := -fprofile-instr-generate -fcoverage-mapping -fcoverage-mcdc
+cov-objects  = $(patsubst %.c,$(COV)/obj/%.o,$(1))
+
+.PHONY: cov cov-binaries
+cov: setup-proofs ## says what of core/ the unit tests and the crash suite leave uncovered
+	@command -v $(COV_CC) >/dev/null || { echo "cov: install the packages clang-19 llvm-19 libclang-rt-19-dev"; exit 1; }
+	@$(MAKE) --no-print-directory -j2 cov-binaries
+	@$(PYTHON) -B tests/proof/cover.py --build $(BUILD)
+cov-binaries: $(UNIT_TESTS:tests/unit/%.c=$(COV)/%) $(COV)/crash
+
+$(COV)/test_%: $(COV)/obj/tests/unit/test_%.o $(call cov-objects,$(UNIT_LIB)) $(host-decoders)
+	$(COV_CC) $(COV_COUNTED) -o $@ $^ -lcmocka
+$(COV)/crash: $(call cov-objects,$(CRASH_SRC)) $(host-decoders)
+	$(COV_CC) $(COV_COUNTED) -o $@ $^
+$(COV)/obj/%.o: %.c Makefile $(THIRD_PARTY)/stamp-decoders
+	@mkdir -p $(@D)
+	$(COV_CC) $(COV_CFLAGS) $(if $(filter core/%,$<),$(COV_COUNTED)) \
+	    $(if $(filter tests/crash/%,$<),-DQC_SEEDS_AT_RUN_TIME) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+# ---- proofs ----------------------------------------------------------------------------------
+
+.PHONY: proof
+proof: setup-proofs ## three static analyzers over the driver, and what is proved for every input (8 minutes)
+	@$(PYTHON) tests/rig/run.py --build $(BUILD) --long --only proof/
 
 # ---- decoders --------------------------------------------------------------------------------
 

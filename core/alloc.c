@@ -15,6 +15,7 @@
 #include "counts.h"
 #include "guard.h"
 #include "seeded.h"
+#include "sure.h"
 #include "table.h"
 
 #define GROW_BYTES_MIN (1024u * 1024) /* a file is made longer in steps of this */
@@ -23,7 +24,7 @@
 /* Clusters that are set aside for tables at a time: twice as many as before, up to both. */
 #define FOR_TABLES_MIN       2u
 #define FOR_TABLES_MAX       16u
-#define FOR_TABLES_BYTES_MAX (1024u * 1024)
+#define FOR_TABLES_BYTES_MAX (1u << QC_CLUSTER_BITS_MAX) /* at least one of the largest */
 
 /* Makes the disk long enough for clusters below end. */
 static qc_status grow_to(struct qc_image *image, uint64_t end)
@@ -66,7 +67,7 @@ static qc_status refuse_tables(struct qc_image *image, uint64_t first, uint64_t 
         if (status != QC_OK)
             return status;
     }
-    return QC_OK;
+    return qc_believe_counts(image);
 }
 
 static void add_block(struct qc_image *image, uint64_t block_index, uint64_t cluster)
@@ -103,37 +104,25 @@ static bool plan_growth(const struct qc_image *image, uint64_t block_index, uint
     uint64_t entries_per_cluster = image->top.header.cluster_bytes / 8;
     uint64_t clusters_max = QC_REFTABLE_BYTES_MAX >> image->top.header.cluster_bits;
     uint64_t old = reftable_entries(image) / entries_per_cluster;
-    uint64_t clusters = qc_min(old + old / 2 + 1, clusters_max), blocks = 1;
+    uint64_t clusters = qc_min(old + old / 2 + 1, clusters_max);
+    /* Of what a block counts one cluster is its own. */
+    uint64_t others = (QC_U(1) << qc_block_reach_bits(image)) - 1;
+    uint64_t blocks = (clusters + others - 1) / others;
 
-    /* Each round adds a block or a cluster; both are bounded by the table's limit. */
-    for (uint64_t round = 0; round < 2 * clusters_max; round++) {
-        if (clusters + blocks > blocks << qc_block_reach_bits(image))
-            blocks++;
-        else if (block_index + blocks > clusters * entries_per_cluster && clusters < clusters_max)
-            clusters++;
-        else
-            break;
-    }
     *ret_clusters = clusters;
     *ret_blocks = blocks;
     return block_index + blocks <= clusters * entries_per_cluster;
 }
 
-static qc_status grow_reftable(struct qc_image *image, uint64_t block_index)
+/* Puts the new blocks and the table behind each other, and drops the old table. */
+static QC_APART qc_status move_reftable(struct qc_image *image, uint64_t block_index,
+                                        uint64_t blocks, uint64_t clusters)
 {
     uint64_t first = block_index << qc_block_reach_bits(image);
     uint64_t old_first = image->top.header.reftable_off >> image->top.header.cluster_bits;
-    uint64_t old_clusters = image->top.header.reftable_clusters;
-    uint64_t clusters, blocks, count;
+    uint64_t old_clusters = image->top.header.reftable_clusters, count;
     qc_status status;
 
-    if (!plan_growth(image, block_index, &clusters, &blocks))
-        return qc_fail(&image->detail, QC_NOSPACE, "no space: the refcount table is full");
-    status = grow_to(image, first + blocks + clusters);
-    if (status == QC_OK)
-        status = qc_epoch_reserve(image, (uint32_t)(2 * blocks + clusters + old_clusters));
-    if (status != QC_OK)
-        return status;
     for (uint64_t i = 0; i < old_clusters; i++) {
         status = qc_count_prepare(image, old_first + i, &count);
         if (status == QC_OK && count == 0)
@@ -155,6 +144,21 @@ static qc_status grow_reftable(struct qc_image *image, uint64_t block_index)
     image->grown_reftable.clusters = (uint32_t)clusters;
     image->grown_reftable.is_new = true;
     return QC_OK;
+}
+
+static QC_APART qc_status grow_reftable(struct qc_image *image, uint64_t block_index)
+{
+    uint64_t first = block_index << qc_block_reach_bits(image);
+    uint64_t clusters, blocks;
+    qc_status status;
+
+    if (!plan_growth(image, block_index, &clusters, &blocks))
+        return qc_fail(&image->detail, QC_NOSPACE, "no space: the refcount table is full");
+    status = grow_to(image, first + blocks + clusters);
+    if (status == QC_OK)
+        status = qc_epoch_reserve(
+            image, (uint32_t)(2 * blocks + clusters + image->top.header.reftable_clusters));
+    return status == QC_OK ? move_reftable(image, block_index, blocks, clusters) : status;
 }
 
 /* Makes a home for the counts of a range that has none; cluster is the first wanted of it. */
@@ -245,7 +249,7 @@ qc_status qc_step_begin(struct qc_image *image, uint32_t records_count, bool wan
         if (status != QC_OK)
             return status;
     }
-    return qc_fail(&image->detail, QC_NOSPACE, "no space");
+    return qc_sure(image, false, "a step finds no room");
 }
 
 qc_status qc_alloc_take(struct qc_image *image, uint64_t max_count, uint64_t *ret_first,
@@ -259,10 +263,10 @@ qc_status qc_alloc_take(struct qc_image *image, uint64_t max_count, uint64_t *re
     qc_status status =
         qc_counts_find_free(image, hint, qc_min(end, hint + max_count), max_count, &first, &count);
 
+    if (status == QC_OK)
+        status = qc_sure(image, count > 0, "what was free is not");
     if (status != QC_OK)
         return status;
-    if (count == 0)
-        return qc_fail(&image->detail, QC_NOSPACE, "no space");
     if (QC_SEED(first_cluster)) {
         *ret_first = 0;
         *ret_count = 1;
@@ -292,14 +296,14 @@ static qc_status set_aside(struct qc_image *image)
     uint64_t first, count;
     qc_status status;
 
-    wanted = max == 0 ? 1 : qc_min(wanted, max);
+    wanted = qc_min(wanted, max);
     range_end = qc_min(range_end, clusters_end(image));
     status =
         qc_counts_find_free(image, hint, qc_min(range_end, hint + wanted), wanted, &first, &count);
+    if (status == QC_OK)
+        status = qc_sure(image, count > 0, "what was free is not");
     if (status != QC_OK)
         return status;
-    if (count == 0)
-        return qc_fail(&image->detail, QC_NOSPACE, "no space");
     image->for_tables.next = first;
     image->for_tables.end = image->free_hint = first + count;
     image->for_tables.count = wanted;

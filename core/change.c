@@ -94,6 +94,8 @@ static qc_status announce_changes(struct qc_image *image)
     /* What cannot be kept safe is not written: not now and not later. */
     if (status == QC_UNSUPPORTED)
         image->readonly_reason = image->detail;
+    if (status == QC_OK && !QC_SEED(no_guard))
+        status = image->verify(image);
     if (status != QC_OK)
         return status;
     if (image->top.header.autoclear != kept) {

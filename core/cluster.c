@@ -146,6 +146,8 @@ qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
         status = l2_is_ours(image, guest_off, &is_l2_ours, &l2_off);
     if (status == QC_OK && is_l2_ours && l2_off != 0 && count == 1)
         status = look_for_twin(image, guest_off, l2_off, &cluster);
+    if (status == QC_OK)
+        status = qc_believe_counts(image);
     if (status != QC_OK)
         return status;
     cluster.is_ours = cluster.has_host && is_l2_ours &&

@@ -87,7 +87,7 @@ qc_status qc_flush_disk(struct qc_image *image)
 }
 
 /* Zeros for the sectors of fresh clusters that were never written (invariant 3, rule R1). */
-static qc_status fill_fresh(struct qc_image *image)
+static QC_APART qc_status fill_fresh(struct qc_image *image)
 {
     uint32_t cluster_bytes = image->top.header.cluster_bytes;
 
@@ -278,7 +278,7 @@ static void learn_tables(struct qc_image *image)
 }
 
 /* After stage 3's flush: everything is durable, the epoch empties. */
-static void publish(struct qc_image *image)
+static QC_APART void publish(struct qc_image *image)
 {
     uint64_t first = 0, count = 0;
 

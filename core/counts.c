@@ -185,7 +185,7 @@ qc_status qc_counts_find_free(struct qc_image *image, uint64_t first, uint64_t e
         const struct qc_record *record = qc_epoch_find(&image->epoch, QC_RECORD_COUNT, cluster);
         bool is_free;
 
-        if (index == counts_count || cluster == first) {
+        if (index == counts_count) {
             qc_status status = durable_slice(image, cluster, &slice, &index, &counts_count);
 
             if (status != QC_OK)

@@ -15,20 +15,20 @@ struct sink {
     size_t used;
 };
 
-static void put(struct sink *sink, char c)
+static inline __attribute__((always_inline)) void put(struct sink *sink, char c)
 {
     if (sink->used + 1 >= QC_DETAIL_BYTES)
         return;
     sink->text[sink->used++] = c >= ' ' && c <= '~' ? c : '?';
 }
 
-static void put_string(struct sink *sink, const char *s)
+static inline __attribute__((always_inline)) void put_string(struct sink *sink, const char *s)
 {
     for (size_t i = 0; i < QC_DETAIL_BYTES && s[i] != '\0'; i++)
         put(sink, s[i]);
 }
 
-static void put_number(struct sink *sink, uint64_t value, unsigned base)
+static __attribute__((noinline)) void put_number(struct sink *sink, uint64_t value, unsigned base)
 {
     char digits[DIGITS_MAX];
     size_t count = 0;
@@ -36,7 +36,7 @@ static void put_number(struct sink *sink, uint64_t value, unsigned base)
     do {
         digits[count++] = "0123456789abcdef"[value % base];
         value /= base;
-    } while (value != 0 && count < DIGITS_MAX);
+    } while (value != 0); /* 20 digits of 64 bits at most */
     if (base == 16)
         put_string(sink, "0x");
     while (count > 0)

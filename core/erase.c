@@ -28,12 +28,11 @@ static struct qc_l2_entry erased_entry(const struct qc_image *image,
                                        const struct qc_cluster *cluster, enum erase_kind kind)
 {
     bool has_subclusters = qc_has_subclusters(&image->top.header);
-    bool is_hole = cluster->entry.word == 0 && cluster->entry.bits == 0;
     struct qc_l2_entry entry = {0, 0};
 
     if (image->top.header.version < 3 || (QC_SEED(below_shows) && kind == ERASE_DISCARD))
         return entry;
-    if (image->layers_count == 1 && (kind == ERASE_DISCARD || is_hole))
+    if (image->layers_count == 1 && kind == ERASE_DISCARD)
         return entry;
     if (kind == ERASE_KEEP && cluster->is_ours)
         entry.word = cluster->host_off | QC_ENTRY_COPIED;
@@ -140,25 +139,53 @@ static qc_status is_raw_zero(struct qc_image *image, uint64_t guest_off, uint64_
     return QC_OK;
 }
 
+/* How much at guest_off is alike, as much as is written in one go, and whether it is zeros. */
+static QC_APART qc_status find_zeros(struct qc_image *image, uint64_t guest_off, uint64_t len,
+                                     uint64_t *ret_len, bool *ret_is_zero)
+{
+    struct qc_extent run;
+    qc_status status = qc_map_run(image, guest_off, len, &run);
+
+    if (status != QC_OK)
+        return status;
+    *ret_is_zero = is_zeros(&run);
+    if (!*ret_is_zero || is_raw_kept(image))
+        run.len = qc_min(run.len, qc_min(ZEROS_BYTES, image->cache->staging_bytes));
+    *ret_len = run.len;
+    return *ret_is_zero ? is_raw_zero(image, guest_off, run.len, ret_is_zero) : QC_OK;
+}
+
 /* Part of a cluster, or all of it: what is not zeros already is written. */
 static qc_status zero_part(struct qc_image *image, uint64_t guest_off, uint64_t len)
 {
-    for (uint64_t done = 0; done < len;) {
-        struct qc_extent run;
-        qc_status status = qc_map_run(image, guest_off + done, len - done, &run);
-        bool is_zero = status == QC_OK && is_zeros(&run);
+    for (uint64_t done = 0, part; done < len; done += part) {
+        bool is_zero;
+        qc_status status = find_zeros(image, guest_off + done, len - done, &part, &is_zero);
 
-        if (status == QC_OK && (!is_zero || is_raw_kept(image)))
-            run.len = qc_min(run.len, qc_min(ZEROS_BYTES, image->cache->staging_bytes));
-        if (is_zero)
-            status = is_raw_zero(image, guest_off + done, run.len, &is_zero);
         if (status == QC_OK && !is_zero)
-            status = qc_write_sectors(image, guest_off + done, zeros, run.len);
+            status = qc_write_sectors(image, guest_off + done, zeros, part);
         if (status != QC_OK)
             return status;
-        done += run.len;
     }
     return QC_OK;
+}
+
+/* How much at guest_off, at most len, reads as zeros in all layers and has no cluster here. */
+static QC_APART qc_status find_hole(struct qc_image *image, uint64_t guest_off,
+                                    uint64_t cluster_len, uint64_t len, uint64_t *ret_len)
+{
+    struct qc_extent own, run;
+    qc_status status = qc_map_layer(image, 0, guest_off, cluster_len, &own);
+
+    *ret_len = 0;
+    if (status != QC_OK || own.kind != QC_EXTENT_UNALLOCATED || is_raw_kept(image))
+        return status;
+    status = qc_map_layer(image, 0, guest_off, len, &own);
+    if (status == QC_OK)
+        status = qc_map_run(image, guest_off, own.len, &run);
+    if (status == QC_OK && is_zeros(&run))
+        *ret_len = run.len;
+    return status;
 }
 
 /*
@@ -170,21 +197,16 @@ static qc_status erase_whole(struct qc_image *image, uint64_t guest_off, uint64_
 {
     bool has_mark =
         (image->top.header.version >= 3 || image->layers_count == 1) && !is_raw_kept(image);
-    struct qc_extent own, run;
-    qc_status status = qc_map_layer(image, 0, guest_off, cluster_len, &own);
+    uint64_t hole_len;
+    qc_status status = find_hole(image, guest_off, cluster_len, len, &hole_len);
 
     *ret_done = cluster_len;
-    if (status == QC_OK && own.kind == QC_EXTENT_UNALLOCATED && !is_raw_kept(image)) {
-        status = qc_map_layer(image, 0, guest_off, len, &own);
-        if (status == QC_OK)
-            status = qc_map_run(image, guest_off, own.len, &run);
-        if (status == QC_OK && is_zeros(&run) && run.len >= cluster_len) {
-            *ret_done = run.len == len ? len : run.len & ~QC_U(image->top.header.cluster_bytes - 1);
-            return QC_OK;
-        }
-    }
     if (status != QC_OK)
         return status;
+    if (hole_len >= cluster_len) {
+        *ret_done = hole_len == len ? len : hole_len & ~QC_U(image->top.header.cluster_bytes - 1);
+        return QC_OK;
+    }
     if (has_mark)
         return erase_subs(image, guest_off, 0, QC_SUBCLUSTERS, kind);
     /*
@@ -198,24 +220,24 @@ static qc_status erase_whole(struct qc_image *image, uint64_t guest_off, uint64_
  * Part of a cluster that becomes zeros: whole subclusters by their marks, what is left by writing.
  * *ret_done is how much was done.
  */
-static qc_status zero_some(struct qc_image *image, uint64_t guest_off, uint64_t len,
-                           uint64_t *ret_done)
+static QC_APART qc_status zero_some(struct qc_image *image, uint64_t guest_off, uint64_t len,
+                                    uint64_t *ret_done)
 {
     const struct qc_header *header = &image->top.header;
     uint64_t sub_bytes = header->cluster_bytes >> QC_SUBCLUSTER_BITS;
     uint64_t in_cluster = guest_off & (header->cluster_bytes - 1);
     uint64_t in_sub = in_cluster & (sub_bytes - 1);
     uint64_t first = in_cluster / sub_bytes, end = (in_cluster + len) / sub_bytes;
-    struct qc_cluster cluster;
+    struct qc_cluster *cluster = (struct qc_cluster *)image->work[1];
     qc_status status;
 
     *ret_done = len;
     if (!qc_has_subclusters(header) || is_raw_kept(image))
         return zero_part(image, guest_off, len);
-    status = qc_cluster_look(image, guest_off, &cluster);
+    status = qc_cluster_look(image, guest_off, cluster);
     if (status != QC_OK)
         return status;
-    if (cluster.kind == QC_EXTENT_COMPRESSED)
+    if (cluster->kind == QC_EXTENT_COMPRESSED)
         return zero_part(image, guest_off, len);
     if (in_sub != 0 || first == end) {
         *ret_done = qc_min(len, sub_bytes - in_sub);

@@ -157,12 +157,14 @@ qc_status qc_extensions_check(struct qc_header *header, struct qc_cache *cache,
     for (unsigned i = 0; off + EXT_HEAD_BYTES <= walk.area_end; i++) {
         uint8_t head[EXT_HEAD_BYTES];
         qc_status status = fetch(&walk, off, head, sizeof(head));
-        uint32_t type = qc_be32(head);
-        uint32_t len = qc_be32(head + 4);
-        int number = known_number(type);
+        uint32_t type, len;
+        int number;
 
         if (status != QC_OK)
             return status;
+        type = qc_be32(head);
+        len = qc_be32(head + 4);
+        number = known_number(type);
         if (type == EXT_END)
             break;
         if (i >= QC_EXTENSIONS_MAX)

@@ -15,6 +15,8 @@
 #define SUSPECTS_MAX 32u
 #define ROUNDS_MAX   64u
 #define NAMES_MAX    2u
+/* Of the L1 tables of all snapshots. */
+#define SNAPSHOT_CLUSTERS_MAX (1u << 20)
 
 /* Half of the filter is for refcount blocks, half for L2 tables. */
 enum half { HALF_BLOCKS, HALF_L2, HALVES };
@@ -131,6 +133,7 @@ static qc_status walk_table(struct qc_image *image, enum half half, bool is_fill
             if (half == HALF_BLOCKS && is_maybe(image, cluster, HALF_L2))
                 suspect(suspects, cluster, HALF_L2);
             add(image, cluster, half);
+            image->tables_count++;
         }
     }
     return QC_OK;
@@ -182,8 +185,10 @@ static qc_status add_table(struct qc_image *image, enum half half)
 
 /* Bytes of the snapshot's entry at host_off, whose head this is. */
 static qc_status measure_entry(struct qc_image *image, uint64_t host_off, const uint8_t *head,
-                               uint64_t *ret_bytes)
+                               uint64_t *ret_bytes, uint64_t *tables_count)
 {
+    unsigned cluster_bits = image->top.header.cluster_bits;
+    uint64_t l1_off = qc_be64(head), l1_bytes = QC_U(qc_be32(head + 8)) * 8;
     uint32_t strings_bytes = (qc_be32(head + 12) >> 16) + (qc_be32(head + 12) & 0xffff);
     uint32_t extra_bytes = qc_be32(head + 36);
     uint64_t bytes = QC_U(QC_SNAPSHOT_ENTRY_BYTES_MIN) + extra_bytes + strings_bytes;
@@ -193,12 +198,18 @@ static qc_status measure_entry(struct qc_image *image, uint64_t host_off, const 
                        QC_U(extra_bytes));
     if (!qc_is_inside(host_off, bytes, image->top.disk->size_bytes))
         return qc_fail(&image->detail, QC_CORRUPT, "snapshot table ends behind the disk");
+    *tables_count += qc_units(l1_bytes, cluster_bits);
+    if (l1_bytes > QC_L1_BYTES_MAX || *tables_count > SNAPSHOT_CLUSTERS_MAX)
+        return qc_fail(&image->detail, QC_UNSUPPORTED, "L1 tables of snapshots too large");
+    for (uint64_t off = 0; off < l1_bytes; off += image->top.header.cluster_bytes)
+        add(image, (l1_off + off) >> cluster_bits, HALF_L2);
     *ret_bytes = bytes;
     return QC_OK;
 }
 
 /*
- * How long the snapshot table is only its entries tell: it is read once, in pieces. A table whose
+ * How long the snapshot table is only its entries tell: it is read once, in pieces, and the L1
+ * tables that it names are added to the filter. A table whose
  * end nobody can tell cannot be kept safe, and then there is no change.
  */
 qc_status qc_guard_measure_snapshots(struct qc_image *image, uint32_t reads_max)
@@ -206,7 +217,7 @@ qc_status qc_guard_measure_snapshots(struct qc_image *image, uint32_t reads_max)
     struct qc_disk *disk = image->top.disk;
     uint8_t *staging = image->cache->staging;
     uint64_t first_off = image->top.header.snapshots_off, off = first_off, len;
-    uint64_t piece_off = 0, piece_bytes = 0;
+    uint64_t piece_off = 0, piece_bytes = 0, tables_count = 0;
 
     for (uint32_t i = 0; i < image->top.header.snapshots_count; i++, off += len) {
         qc_status status = QC_OK;
@@ -226,7 +237,7 @@ qc_status qc_guard_measure_snapshots(struct qc_image *image, uint32_t reads_max)
         }
         if (status != QC_OK)
             return qc_fail(&image->detail, status, "table at %x cannot be read", off);
-        status = measure_entry(image, off, staging + (off - piece_off), &len);
+        status = measure_entry(image, off, staging + (off - piece_off), &len, &tables_count);
         if (status != QC_OK)
             return status;
     }
@@ -236,7 +247,10 @@ qc_status qc_guard_measure_snapshots(struct qc_image *image, uint32_t reads_max)
 
 qc_status qc_guard_prepare(struct qc_image *image)
 {
-    qc_status status = add_table(image, HALF_L2);
+    qc_status status;
+
+    image->tables_count = 0;
+    status = add_table(image, HALF_L2);
 
     if (status == QC_OK && image->snapshots_bytes == 0)
         status = qc_guard_measure_snapshots(image, UINT32_MAX);
@@ -267,6 +281,51 @@ static qc_status find_in_table(struct qc_image *image, enum half half, uint64_t 
     return QC_OK;
 }
 
+/* Bytes of the snapshot table, from wherever they lie in its slices. */
+static qc_status peek(struct qc_image *image, uint64_t off, uint8_t *bytes, uint32_t len)
+{
+    for (uint32_t done = 0, part; done < len; done += part) {
+        uint64_t slice_off = (off + done) & ~QC_U(QC_PAGE_BYTES - 1);
+        uint32_t in_slice = (uint32_t)(off + done - slice_off);
+        const uint8_t *slice;
+        qc_status status =
+            qc_table_slice(image, 0, image->top.header.snapshots_off, image->snapshots_bytes,
+                           slice_off, QC_HEAT_PASSING, &slice);
+
+        if (status != QC_OK)
+            return status;
+        part = (uint32_t)qc_min(len - done, QC_PAGE_BYTES - in_slice);
+        __builtin_memcpy(bytes + done, slice + in_slice, part);
+    }
+    return QC_OK;
+}
+
+/* Whether a cluster is part of a snapshot's L1 table. */
+static qc_status find_in_snapshots(struct qc_image *image, uint64_t cluster, bool *ret_is_table)
+{
+    unsigned cluster_bits = image->top.header.cluster_bits;
+    uint64_t off = 0;
+
+    /* Each entry that was measured is within these bytes. */
+    for (uint32_t i = 0; i < image->top.header.snapshots_count; i++) {
+        uint8_t head[QC_SNAPSHOT_ENTRY_BYTES_MIN];
+        qc_status status;
+
+        off = (off + 7) & ~QC_U(7);
+        if (!qc_is_inside(off, sizeof(head), image->snapshots_bytes))
+            break;
+        status = peek(image, off, head, sizeof(head));
+        if (status != QC_OK)
+            return status;
+        if (cluster - (qc_be64(head) >> cluster_bits) <
+            qc_units(QC_U(qc_be32(head + 8)) * 8, cluster_bits))
+            *ret_is_table = true;
+        off += sizeof(head) + (qc_be32(head + 12) >> 16) + (qc_be32(head + 12) & 0xffff) +
+               QC_U(qc_be32(head + 36));
+    }
+    return QC_OK;
+}
+
 /* Looks for a cluster among the tables of one half: those of the epoch, then those of the disk. */
 static qc_status find(struct qc_image *image, uint64_t cluster, enum half half, bool *ret_is_table)
 {
@@ -280,6 +339,12 @@ static qc_status find(struct qc_image *image, uint64_t cluster, enum half half, 
 
         if (qc_record_kind(record) == kind && record->value >> header->cluster_bits == cluster)
             *ret_is_table = true;
+    }
+    if (half == HALF_L2 && !*ret_is_table) {
+        qc_status status = find_in_snapshots(image, cluster, ret_is_table);
+
+        if (status != QC_OK)
+            return status;
     }
     return find_in_table(image, half, cluster, ret_is_table);
 }
@@ -299,6 +364,13 @@ qc_status qc_guard_check_l2(struct qc_image *image, uint64_t cluster, bool *ret_
 {
     *ret_is_block = false;
     return find(image, cluster, HALF_BLOCKS, ret_is_block);
+}
+
+qc_status qc_believe_counts(struct qc_image *image)
+{
+    if (image->lying_off == 0)
+        return QC_OK;
+    return qc_fail(&image->detail, QC_CORRUPT, "refcount out of range at %x", image->lying_off);
 }
 
 qc_status qc_guard_count_names(struct qc_image *image, uint64_t l2_off, uint64_t word_index,

@@ -37,6 +37,9 @@ void qc_guard_add_l2(struct qc_image *image, uint64_t cluster);
 /* Whether a cluster is a table. QC_IO, QC_CORRUPT where a table that must be read cannot be. */
 qc_status qc_guard_check(struct qc_image *image, uint64_t cluster, bool *ret_is_table);
 
+/* After everything else about a write is found good: QC_CORRUPT where counts are known to lie. */
+qc_status qc_believe_counts(struct qc_image *image);
+
 /*
  * How often one slice of the L2 table at l2_off names this cluster: what is written to a cluster
  * changes all of these guest ranges. word_index lies in the slice. Errors as qc_guard_check.

@@ -140,14 +140,14 @@ struct part {
     uint64_t host_off, bytes;
 };
 
-enum { PART_HEADER, PART_L1, PART_REFTABLE, PART_SNAPSHOTS, PARTS_COUNT };
+enum { PART_L1, PART_REFTABLE, PART_SNAPSHOTS, PARTS_COUNT };
 
 static bool is_overlap(const struct part *a, const struct part *b, unsigned cluster_bits)
 {
     uint64_t a_first = a->host_off >> cluster_bits;
     uint64_t b_first = b->host_off >> cluster_bits;
 
-    if (a->bytes == 0 || b->bytes == 0)
+    if (b->bytes == 0)
         return false;
     /* Clusters, not bytes: the rest of a table's last cluster belongs to it. */
     return a_first < b_first + qc_units(b->bytes, cluster_bits) &&
@@ -159,7 +159,6 @@ static qc_status check_places(const struct qc_header *header, uint64_t disk_byte
 {
     /* Of a table only the bytes in use must exist: a fresh image's file ends behind its L1. */
     const struct part parts[PARTS_COUNT] = {
-        [PART_HEADER] = {"header", 0, header->header_bytes},
         [PART_L1] = {"L1", header->l1_off, QC_U(header->l1_entries) * 8},
         [PART_REFTABLE] = {"refcount", header->reftable_off,
                            QC_U(header->reftable_clusters) << header->cluster_bits},
@@ -170,17 +169,20 @@ static qc_status check_places(const struct qc_header *header, uint64_t disk_byte
     disk_bytes = qc_min(disk_bytes, QC_HOST_BYTES_MAX);
     if (header->header_bytes > disk_bytes)
         return qc_fail(detail, QC_CORRUPT, "header length %u invalid", QC_U(header->header_bytes));
-    for (unsigned i = PART_L1; i < PARTS_COUNT; i++) {
-        if (parts[i].bytes == 0)
+    for (unsigned i = 0; i < PARTS_COUNT; i++) {
+        /* Of a table of nothing QEMU wants a place that one could have all the same. */
+        if (parts[i].bytes == 0 && parts[i].host_off <= INT64_MAX &&
+            qc_is_aligned(parts[i].host_off, header->cluster_bytes))
             continue;
         if (parts[i].host_off == 0 || !qc_is_aligned(parts[i].host_off, header->cluster_bytes) ||
             !qc_is_inside(parts[i].host_off, parts[i].bytes, disk_bytes))
             return qc_fail(detail, QC_CORRUPT, "%s table offset %x invalid", parts[i].name,
                            parts[i].host_off);
+        /* The header has the first cluster, and no table's offset is 0. */
         for (unsigned k = 0; k < i; k++) {
             if (is_overlap(&parts[i], &parts[k], header->cluster_bits))
-                return qc_fail(detail, QC_CORRUPT, "%s table overlaps %s%s", parts[i].name,
-                               parts[k].name, k == PART_HEADER ? "" : " table");
+                return qc_fail(detail, QC_CORRUPT, "%s table overlaps %s table", parts[i].name,
+                               parts[k].name);
         }
     }
     return QC_OK;

@@ -15,6 +15,7 @@
 #include "read.h"
 #include "seeded.h"
 #include "snaptable.h"
+#include "verify.h"
 
 #define SNAPSHOT_READS_MAX 16u
 
@@ -96,6 +97,7 @@ qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk
     __builtin_memset(image, 0, sizeof(*image));
     image->top.disk = disk;
     image->cache = cache;
+    image->verify = qc_verify_counts;
     image->is_write_through = options->write_through;
     image->is_unflushed =
         !QC_SEED(open_clean); /* R5: what another process wrote may not be durable yet */

@@ -254,6 +254,16 @@ static qc_status look(struct qc_job *job, const struct qc_tree *tree)
     return QC_OK;
 }
 
+/* A leak at worst. What went wrong before is what is told. */
+static QC_APART void free_run(struct qc_job *job)
+{
+    struct qc_detail why = job->image->detail;
+
+    if (job->run_first != 0)
+        (void)qc_free_run(job->image, job->run_first, job->run_count);
+    job->image->detail = why;
+}
+
 /* Clusters that the blocks in use do not count: the epoch takes them, and makes blocks. */
 static qc_status provide_run(struct qc_job *job)
 {
@@ -264,11 +274,7 @@ static qc_status provide_run(struct qc_job *job)
     if (status == QC_OK)
         status = qc_settle(job->image);
     if (status != QC_OK) {
-        struct qc_detail why = job->image->detail;
-
-        if (job->run_first != 0)
-            (void)qc_free_run(job->image, job->run_first, job->run_count); /* a leak at worst */
-        job->image->detail = why;
+        free_run(job);
         return status;
     }
     borrow(job);
@@ -412,10 +418,10 @@ qc_status qc_job_end(struct qc_job *job, qc_status status)
     struct qc_image *image = job->image;
 
     /* Past the cache, and then it is empty: it may hold the header as it was. */
-    if (status == QC_OK && !job->is_borrowed)
+    if (status == QC_OK) {
         borrow(job);
-    if (status == QC_OK)
         status = mark(job, false);
+    }
     give_back(job);
     image->free_hint = 0;
     if (status != QC_OK && job->is_changing && image->readonly_reason.text[0] == '\0')

@@ -58,9 +58,9 @@ static bool is_same(const char *a, const char *b)
 {
     unsigned i = 0;
 
-    while (i < QC_FORMAT_NAME_BYTES && a[i] != '\0' && a[i] == b[i])
+    while (a[i] != '\0' && a[i] == b[i])
         i++;
-    return i < QC_FORMAT_NAME_BYTES && a[i] == b[i];
+    return a[i] == b[i];
 }
 
 static qc_status parse_format(const char *name, enum qc_format *ret_format,

@@ -10,6 +10,7 @@
 #include "blank.h"
 #include "bytes.h"
 #include "seeded.h"
+#include "sure.h"
 #include "table.h"
 
 #define WORD_BYTES 8u
@@ -103,10 +104,9 @@ qc_status qc_map_place_entry(struct qc_image *image, struct qc_record *record)
 
     if (l1 == NULL)
         status = qc_map_durable_l2(image, 0, guest_off, &l2_off);
-    /* No step records an entry without a table; were there one, its place must not be the header.
-     */
-    if (status == QC_OK && l2_off == 0)
-        return qc_fail(&image->detail, QC_CORRUPT, "no L2 table at guest %x", guest_off);
+    /* Or its place would be the header. */
+    if (status == QC_OK)
+        status = qc_sure(image, l2_off != 0, "an entry without an L2 table");
     record->place = l2_off + (key & (header->cluster_bytes / WORD_BYTES - 1)) * WORD_BYTES;
     record->flags &= (uint8_t)~QC_RECORD_IN_NEW;
     if (l1 != NULL && (l1->flags & QC_RECORD_NEW))
@@ -242,9 +242,9 @@ static struct qc_l2_entry take_entry(const struct qc_image *image, const struct 
 }
 
 /* The words of an L2 table from word_index on, as many as are at hand; none is read in vain. */
-static qc_status find_words(struct qc_image *image, unsigned depth, uint64_t l2_off,
-                            uint64_t word_index, const uint8_t **ret_words,
-                            uint32_t *ret_words_count)
+static QC_APART qc_status find_words(struct qc_image *image, unsigned depth, uint64_t l2_off,
+                                     uint64_t word_index, const uint8_t **ret_words,
+                                     uint32_t *ret_words_count)
 {
     static const uint8_t zeros[QC_SECTOR_BYTES];
     uint64_t host_off = l2_off + word_index * WORD_BYTES;
@@ -270,8 +270,9 @@ static bool is_partly_written(const struct qc_image *image, const struct qc_reco
  * How many clusters from the first on continue its run, at most max_count; a bad entry, or a
  * cluster that is written only in part, ends the run before it. words is NULL where no table is.
  */
-static uint64_t count_run(const struct qc_image *image, uint64_t guest_cluster,
-                          const uint8_t *words, uint64_t max_count, const struct qc_extent *first)
+static QC_APART uint64_t count_run(const struct qc_image *image, uint64_t guest_cluster,
+                                   const uint8_t *words, uint64_t max_count,
+                                   const struct qc_extent *first)
 {
     const struct qc_layer *layer = &image->layers[first->depth];
     unsigned cluster_bits = layer->header.cluster_bits;
@@ -339,7 +340,8 @@ static void map_in_subclusters(const struct qc_layer *layer, uint64_t bits, uint
 
 /*
  * The run at guest_off as far as one slice of one table tells it; at least to the end of the
- * cluster, or of its part that is alike, unless max_len ends before.
+ * cluster, or of its part that is alike, unless max_len ends before. After an error ret_extent may
+ * hold anything.
  */
 static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t guest_off,
                               uint64_t max_len, struct qc_extent *ret_extent)
@@ -353,7 +355,6 @@ static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t g
     uint64_t in_cluster = guest_off & (layer->header.cluster_bytes - 1);
     uint64_t max_count = qc_units(in_cluster + max_len, cluster_bits);
     const struct qc_record *record = hiding_record(image, depth, guest_cluster);
-    struct qc_extent run = {0};
     struct qc_l2_entry entry;
     const uint8_t *words = NULL;
     uint32_t words_count = (uint32_t)(table_words - word_index);
@@ -365,30 +366,29 @@ static qc_status map_in_slice(struct qc_image *image, unsigned depth, uint64_t g
     if (status != QC_OK)
         return status;
     if (is_partly_written(image, record)) {
-        map_in_fresh(image, record, in_cluster, &run);
-        run.len = qc_min(run.len, max_len);
-        *ret_extent = run;
+        map_in_fresh(image, record, in_cluster, ret_extent);
+        ret_extent->len = qc_min(ret_extent->len, max_len);
         return QC_OK;
     }
     entry = take_entry(image, layer, words, record);
-    if (parse_entry(layer, &entry, guest_off, &run) != QC_OK)
+    if (parse_entry(layer, &entry, guest_off, ret_extent) != QC_OK)
         return refuse_entry(image, depth, &entry, guest_off);
     if (image->slice_clusters_bits != 0 && l2_off != 0 && record == NULL &&
-        run.kind == QC_EXTENT_DATA)
+        ret_extent->kind == QC_EXTENT_DATA)
         qc_cache_tag(image->cache, l2_off + (word_index * WORD_BYTES & ~QC_U(QC_PAGE_BYTES - 1)),
                      guest_cluster >> image->slice_clusters_bits);
-    run.depth = depth;
-    run.len =
-        (count_run(image, guest_cluster, words, qc_min(words_count >> words_bits, max_count), &run)
-         << cluster_bits) -
-        in_cluster;
+    ret_extent->depth = depth;
+    ret_extent->len = (count_run(image, guest_cluster, words,
+                                 qc_min(words_count >> words_bits, max_count), ret_extent)
+                       << cluster_bits) -
+                      in_cluster;
     if (qc_has_subclusters(&layer->header) &&
-        (run.kind == QC_EXTENT_DATA || (run.kind == QC_EXTENT_UNALLOCATED && entry.bits != 0)))
-        map_in_subclusters(layer, entry.bits, in_cluster, &run);
-    run.len = qc_min(run.len, max_len);
-    if (run.kind == QC_EXTENT_DATA)
-        run.host_off += in_cluster;
-    *ret_extent = run;
+        (ret_extent->kind == QC_EXTENT_DATA ||
+         (ret_extent->kind == QC_EXTENT_UNALLOCATED && entry.bits != 0)))
+        map_in_subclusters(layer, entry.bits, in_cluster, ret_extent);
+    ret_extent->len = qc_min(ret_extent->len, max_len);
+    if (ret_extent->kind == QC_EXTENT_DATA)
+        ret_extent->host_off += in_cluster;
     return QC_OK;
 }
 

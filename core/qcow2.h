@@ -106,6 +106,9 @@ enum qc_readonly_kind {
     QC_READONLY_ALONE,   /* the layers below are left out: it can be repaired, not written */
 };
 
+/* What of an operation is too large for a frame lies in the image: one operation runs at a time. */
+#define QC_WORK_BYTES 768u
+
 /* One opened image. Fixed size; its members belong to the engine. */
 struct qc_image {
     union {
@@ -131,6 +134,10 @@ struct qc_image {
     unsigned slice_clusters_bits; /* guest clusters that a slice of an L2 table maps, to the power
                                      of two; 0 where reads go no quick way (map.h) */
     bool has_blanks;              /* of some tables more is known than the cache holds (blank.h) */
+    /* Looks whether counts may be believed, before the first change; sets lying_off (verify.h). */
+    qc_status (*verify)(struct qc_image *image);
+    uint64_t lying_off;        /* of a cluster whose count is too low; 0: none is known */
+    uint32_t tables_count;     /* L2 tables and refcount blocks, as the guard found them */
     uint64_t snapshots_bytes;  /* of the snapshot table, from the first change on; 0: not known */
     uint64_t free_hint;        /* host cluster below which none is free, but for lowered counts */
     uint64_t virgin_off;       /* from here on the disk reads as zeros: nothing was ever here */
@@ -143,14 +150,17 @@ struct qc_image {
     bool is_to_be_marked;      /* the damage that was met is of the kind the corrupt mark is for */
     bool is_announced;         /* autoclear bits are cleared durably (invariant 6) */
     bool is_write_through;
+    /* The clusters of a step, a job on snapshots, or a check; and the repair within a check. */
+    uint64_t work[2][QC_WORK_BYTES / 8];
 };
 
 /*
  * Opens the image that starts at byte 0 of disk, with cache as its memory (qc_cache_init first; one
  * cache serves one image; one unpacker may serve many). QC_FOREIGN where no qcow2 header is, QC_IO,
  * QC_CORRUPT, QC_UNSUPPORTED, QC_REFUSED; all but QC_FOREIGN leave a line in qc_detail. At most 64
- * reads are made before the answer, and no write: an image that cannot take writes opens too, and
- * qc_readonly_reason tells why.
+ * reads of each layer's disk are made before the answer (more for the repair of a dirty image, and
+ * to find a snapshot that was asked for), and no write but that repair's: an image that cannot take
+ * writes opens too, and qc_readonly_reason tells why.
  */
 qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk *disk,
                   const struct qc_open_options *options);

@@ -24,9 +24,7 @@
 
 qc_status qc_repair_go_on(const struct qc_repair *repair, uint64_t l1_index)
 {
-    if (repair->go_on == NULL || repair->go_on(repair->context, l1_index))
-        return QC_OK;
-    return QC_RANGE;
+    return repair->go_on(repair->context, l1_index) ? QC_OK : QC_RANGE;
 }
 
 /* Tells up the window that starts at first. */
@@ -122,7 +120,7 @@ static qc_status find_place(struct qc_repair *repair, wanted_from *wanted, uint6
                 continue;
             *ret_first = first;
             *ret_count = need;
-            if ((first + need) << cluster_bits <= disk->size_bytes)
+            if (!can_grow || (first + need) << cluster_bits <= disk->size_bytes)
                 return QC_OK;
             return disk->ops->grow(disk, (first + need) << cluster_bits);
         }
@@ -252,7 +250,8 @@ static uint32_t extra_for(const struct qc_repair *repair, const struct qc_snapsh
 }
 
 /* How many entries stay, and the bytes of their table. */
-static qc_status measure(struct qc_repair *repair, uint32_t *ret_count, uint64_t *ret_bytes)
+static QC_APART qc_status measure(struct qc_repair *repair, uint32_t *ret_count,
+                                  uint64_t *ret_bytes)
 {
     const struct qc_header *header = &repair->image->top.header;
     uint64_t off = header->snapshots_off, bytes = 0;
@@ -332,8 +331,8 @@ static qc_status pad(struct stream *stream, uint32_t multiple)
 }
 
 /* One entry, with as much extra data as it shall have. */
-static qc_status put_entry(struct qc_repair *repair, struct stream *stream,
-                           const struct qc_snapshot_place *place)
+static QC_APART qc_status put_entry(struct qc_repair *repair, struct stream *stream,
+                                    const struct qc_snapshot_place *place)
 {
     uint8_t head[QC_SNAPSHOT_HEAD_BYTES], extra[EXTRA_BYTES];
     uint32_t extra_bytes = extra_for(repair, place);
@@ -375,7 +374,7 @@ qc_status qc_relocate_snapshots(struct qc_repair *repair)
     if (status == QC_OK && bytes > 0)
         status = qc_relocate_place(repair, qc_units(bytes, header->cluster_bits), &first);
     stream.host_off = first << header->cluster_bits;
-    for (uint32_t i = 0; i < snapshots_count && status == QC_OK; i++) {
+    for (uint32_t i = 0; status == QC_OK && i < snapshots_count; i++) {
         struct qc_snapshot_place place;
 
         status = qc_snapshot_place(repair->image, &off, &place);

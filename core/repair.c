@@ -79,13 +79,14 @@ static void shorten(const struct qc_repair *repair, struct qc_walk_item *item)
 {
     unsigned sectors_bits = repair->image->top.header.cluster_bits - 8;
     unsigned off_bits = 62 - sectors_bits;
-    uint64_t sectors =
-        (repair->disk_bytes - 1) / QC_SECTOR_BYTES - item->host_off / QC_SECTOR_BYTES;
-    uint64_t mask = ((QC_U(1) << sectors_bits) - 1) << off_bits;
+    uint64_t sectors, mask = ((QC_U(1) << sectors_bits) - 1) << off_bits;
 
     item->bitmap = 0;
-    if (is_beyond(repair, item))
-        item->entry = (item->entry & ~mask) | (sectors << off_bits & mask);
+    /* What begins behind the disk has no length that would be right: it stays as it is. */
+    if (item->host_off >= repair->disk_bytes || !is_beyond(repair, item))
+        return;
+    sectors = (repair->disk_bytes - 1) / QC_SECTOR_BYTES - item->host_off / QC_SECTOR_BYTES;
+    item->entry = (item->entry & ~mask) | (sectors << off_bits & mask);
 }
 
 static qc_status fix_l2(struct qc_walk *walk, struct qc_walk_item *item)
@@ -360,31 +361,36 @@ static qc_status repair_leaks(struct qc_repair *repair)
     return flush_after(repair, status);
 }
 
+_Static_assert(sizeof(struct qc_repair) <= QC_WORK_BYTES, "a repair fits");
+
 qc_status qc_repair(struct qc_image *image, const struct qc_scratch *scratch, enum qc_check_fix fix,
                     const struct qc_findings *findings,
                     bool (*go_on)(void *context, uint64_t l1_index), void *context)
 {
-    struct qc_repair repair = {.image = image,
-                               .scratch = scratch,
-                               .findings = findings,
-                               .go_on = go_on,
-                               .context = context,
-                               .header = image->top.header,
-                               .disk_bytes = image->top.disk->size_bytes,
-                               .needs_rebuild = findings->needs_rebuild,
-                               .needs_snapshots = findings->needs_snapshots};
-    qc_status status = round_up(image);
+    struct qc_repair *repair = (struct qc_repair *)image->work[1];
+    qc_status status;
 
+    __builtin_memset(repair, 0, sizeof(*repair));
+    repair->image = image;
+    repair->scratch = scratch;
+    repair->findings = findings;
+    repair->go_on = go_on;
+    repair->context = context;
+    repair->header = image->top.header;
+    repair->disk_bytes = image->top.disk->size_bytes;
+    repair->needs_rebuild = findings->needs_rebuild;
+    repair->needs_snapshots = findings->needs_snapshots;
+    status = round_up(image);
     qc_forget_shared(image);
     image->is_announced = false;
     image->snapshots_bytes = 0;
     if (status == QC_OK)
         status = mark_dirty(image, findings->needs_bitmaps && findings->may_drop);
-    status = flush_after(&repair, status);
+    status = flush_after(repair, status);
     if (status == QC_OK)
-        status = fix == QC_FIX_ALL ? repair_all(&repair) : repair_leaks(&repair);
+        status = fix == QC_FIX_ALL ? repair_all(repair) : repair_leaks(repair);
     if (status != QC_OK)
-        qc_relocate_undo(&repair);
+        qc_relocate_undo(repair);
     return status;
 }
 

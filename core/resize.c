@@ -19,8 +19,8 @@
 #define HEADER_L1_BYTES 12u
 
 /* Writes bytes of the header, durably. If that fails nobody knows which header the disk has. */
-static qc_status switch_header(struct qc_image *image, uint32_t host_off, const uint8_t *bytes,
-                               uint32_t bytes_count)
+static QC_APART qc_status switch_header(struct qc_image *image, uint32_t host_off,
+                                        const uint8_t *bytes, uint32_t bytes_count)
 {
     qc_status status = qc_patch_header(image, host_off, bytes, bytes_count);
 
@@ -57,7 +57,7 @@ static qc_status write_l1(struct qc_image *image, uint64_t host_off, uint64_t ta
     return QC_OK;
 }
 
-static qc_status grow_l1(struct qc_image *image, uint64_t entries)
+static QC_APART qc_status grow_l1(struct qc_image *image, uint64_t entries)
 {
     struct qc_header *header = &image->top.header;
     uint64_t old_clusters = qc_units(QC_U(header->l1_entries) * 8, header->cluster_bits);
@@ -91,7 +91,7 @@ static qc_status grow_l1(struct qc_image *image, uint64_t entries)
     return qc_free_run(image, old_first, old_clusters);
 }
 
-static qc_status check_size(struct qc_image *image, uint64_t new_bytes, uint64_t entries)
+static QC_APART qc_status check_size(struct qc_image *image, uint64_t new_bytes, uint64_t entries)
 {
     struct qc_detail *detail = &image->detail;
 

@@ -94,13 +94,15 @@ static qc_status create(struct qc_job *job, const char *name, uint32_t date_sec,
 qc_status qc_snapshot_create(struct qc_image *image, const char *name, uint32_t date_sec,
                              uint32_t date_nsec)
 {
-    struct qc_job job;
-    qc_status status = qc_job_begin(&job, image);
+    struct qc_job *job = (struct qc_job *)image->work[0];
+    qc_status status = qc_job_begin(job, image);
 
     if (status == QC_OK)
-        status = create(&job, name, date_sec, date_nsec);
-    return qc_job_end(&job, status);
+        status = create(job, name, date_sec, date_nsec);
+    return qc_job_end(job, status);
 }
+
+_Static_assert(sizeof(struct qc_job) <= QC_WORK_BYTES, "a job fits");
 
 /* The disk gets another size and another L1 table. */
 static qc_status switch_disk(struct qc_job *job, uint64_t guest_bytes, const struct qc_tree *tree)
@@ -159,12 +161,12 @@ static qc_status apply(struct qc_job *job, const char *id_or_name)
 
 qc_status qc_snapshot_apply(struct qc_image *image, const char *id_or_name)
 {
-    struct qc_job job;
-    qc_status status = qc_job_begin(&job, image);
+    struct qc_job *job = (struct qc_job *)image->work[0];
+    qc_status status = qc_job_begin(job, image);
 
     if (status == QC_OK)
-        status = apply(&job, id_or_name);
-    return qc_job_end(&job, status);
+        status = apply(job, id_or_name);
+    return qc_job_end(job, status);
 }
 
 static qc_status delete (struct qc_job *job, const char *id_or_name)
@@ -206,10 +208,10 @@ static qc_status delete (struct qc_job *job, const char *id_or_name)
 
 qc_status qc_snapshot_delete(struct qc_image *image, const char *id_or_name)
 {
-    struct qc_job job;
-    qc_status status = qc_job_begin(&job, image);
+    struct qc_job *job = (struct qc_job *)image->work[0];
+    qc_status status = qc_job_begin(job, image);
 
     if (status == QC_OK)
-        status = delete (&job, id_or_name);
-    return qc_job_end(&job, status);
+        status = delete (job, id_or_name);
+    return qc_job_end(job, status);
 }

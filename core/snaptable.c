@@ -103,9 +103,9 @@ static bool is_same(const char *a, const char *b)
 {
     unsigned i = 0;
 
-    while (i < QC_SNAPSHOT_NAME_BYTES && a[i] != '\0' && a[i] == b[i])
+    while (a[i] != '\0' && a[i] == b[i])
         i++;
-    return i < QC_SNAPSHOT_NAME_BYTES && a[i] == b[i];
+    return a[i] == b[i];
 }
 
 /* The first entry whose id, or whose name, is this. QC_RANGE: none. */

@@ -20,4 +20,7 @@ typedef enum qc_status {
     QC_NOSPACE,     /* no cluster is free and the disk does not grow */
 } qc_status;
 
+/* For a function that shall not lie in its caller's frame: others that the caller calls go deep. */
+#define QC_APART __attribute__((noinline))
+
 #endif

@@ -89,14 +89,9 @@ struct piece {
 
 static void note_change(struct piece *piece, uint32_t off, uint32_t len)
 {
-    if (piece->from == piece->to) {
+    if (piece->from == piece->to)
         piece->from = off;
-        piece->to = off;
-    }
-    if (off < piece->from)
-        piece->from = off;
-    if (off + len > piece->to)
-        piece->to = off + len;
+    piece->to = off + len; /* ascending */
 }
 
 /* Writes the blocks that were changed. Whole blocks of a table are in memory, where it has them. */
@@ -251,18 +246,17 @@ static qc_status walk_entry(struct qc_walk *walk, struct piece *piece, uint32_t 
 {
     struct qc_walk_item item = {.index = index, .entry = qc_be64(piece->bytes + off)};
     uint64_t entry = item.entry;
-    qc_status status = QC_OK;
+    qc_status status;
 
     if (entry == 0)
         return QC_OK;
     parse_l1(walk->image, &item);
-    if (walk->visit_l1 != NULL)
-        status = walk->visit_l1(walk, &item);
+    status = walk->visit_l1(walk, &item);
     if (status == QC_OK && item.entry != entry) {
         qc_put_be64(piece->bytes + off, item.entry);
         note_change(piece, off, ENTRY_BYTES);
     }
-    if (status == QC_OK && item.is_followed && walk->visit_l2 != NULL)
+    if (status == QC_OK && item.is_followed)
         status = walk_l2(walk, &item);
     return status;
 }

@@ -75,8 +75,8 @@ struct qc_walk {
     uint32_t l1_entries;
     /*
      * Called for every entry of the L1 table that is not 0, and right after one that is followed
-     * for every entry of its L2 table that is not 0. NULL: not called. They may not use the
-     * staging buffer; an answer other than QC_OK ends the walk with it.
+     * for every entry of its L2 table that is not 0 (NULL where none is followed). They may not use
+     * the staging buffer; an answer other than QC_OK ends the walk with it.
      */
     qc_status (*visit_l1)(struct qc_walk *walk, struct qc_walk_item *item);
     qc_status (*visit_l2)(struct qc_walk *walk, struct qc_walk_item *item);

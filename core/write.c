@@ -55,7 +55,7 @@ static qc_status fill_gap(struct qc_image *image, uint64_t guest_off, uint64_t l
     uint64_t gap_from, gap_to;
     qc_status status = QC_OK;
 
-    if (record == NULL || record->u.written.from == record->u.written.to)
+    if (record == NULL)
         return QC_OK;
     if (end < record->u.written.from) {
         gap_from = end;
@@ -103,8 +103,8 @@ static void forget_clean(struct qc_image *image, const struct qc_piece *piece)
 }
 
 /* Writes into clusters that are ours already; merges those that neighbour on the host. */
-static qc_status write_in_place(struct qc_image *image, struct qc_piece *piece,
-                                const struct qc_cluster *first)
+static QC_APART qc_status write_in_place(struct qc_image *image, struct qc_piece *piece,
+                                         const struct qc_cluster *first)
 {
     uint64_t cluster_bytes = image->top.header.cluster_bytes;
     uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
@@ -151,7 +151,7 @@ static void drop_kept(struct qc_image *image, const struct qc_cluster *cluster)
 }
 
 /* Writes into the cluster that a "reads as zeros" entry keeps. */
-static qc_status write_kept(struct qc_image *image, struct qc_piece *piece)
+static QC_APART qc_status write_kept(struct qc_image *image, struct qc_piece *piece)
 {
     uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
     struct qc_cluster cluster;
@@ -184,7 +184,7 @@ static void set_whole_entry(struct qc_image *image, uint64_t guest_off,
 }
 
 /* Writes subclusters that a cluster of ours has room for and does not use yet. */
-static qc_status write_subclusters(struct qc_image *image, struct qc_piece *piece)
+static QC_APART qc_status write_subclusters(struct qc_image *image, struct qc_piece *piece)
 {
     uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
     struct qc_cluster cluster;
@@ -207,7 +207,7 @@ static qc_status write_subclusters(struct qc_image *image, struct qc_piece *piec
 }
 
 /* How many clusters of the piece from the first on need a new one, in one L2 table and one step. */
-static uint64_t count_new(struct qc_image *image, const struct qc_piece *piece)
+static QC_APART uint64_t count_new(struct qc_image *image, const struct qc_piece *piece)
 {
     unsigned cluster_bits = image->top.header.cluster_bits;
     uint64_t first = piece->guest_off >> cluster_bits;
@@ -257,8 +257,8 @@ static qc_status check_shared(struct qc_image *image, const struct qc_cluster *o
 }
 
 /* What the guest clusters keep until now, and all the reads that dropping it will need. */
-static qc_status prepare_olds(struct qc_image *image, uint64_t guest_off, uint64_t count,
-                              struct qc_cluster *olds)
+static QC_APART qc_status prepare_olds(struct qc_image *image, uint64_t guest_off, uint64_t count,
+                                       struct qc_cluster *olds)
 {
     uint64_t cluster_bytes = image->top.header.cluster_bytes;
 
@@ -282,9 +282,9 @@ static void drop_olds(struct qc_image *image, uint64_t count, const struct qc_cl
 }
 
 /* Publishes clusters that hold the piece: entries first, then the old references (rule R8). */
-static void record_taken(struct qc_image *image, const struct qc_piece *piece,
-                         const struct qc_rest *rest, uint64_t first, uint64_t count,
-                         const struct qc_cluster *olds, uint32_t flags)
+static QC_APART void record_taken(struct qc_image *image, const struct qc_piece *piece,
+                                  const struct qc_rest *rest, uint64_t first, uint64_t count,
+                                  const struct qc_cluster *olds, uint32_t flags)
 {
     unsigned cluster_bits = image->top.header.cluster_bits;
     uint64_t guest_first = piece->guest_off >> cluster_bits;
@@ -366,9 +366,12 @@ static qc_status take_clusters(struct qc_image *image, const struct qc_piece *pi
     return QC_OK;
 }
 
-static qc_status write_new(struct qc_image *image, struct qc_piece *piece)
+_Static_assert(sizeof(struct qc_cluster) * QC_STEP_CLUSTERS_MAX <= QC_WORK_BYTES,
+               "the clusters of a step fit");
+
+static QC_APART qc_status write_new(struct qc_image *image, struct qc_piece *piece)
 {
-    struct qc_cluster olds[QC_STEP_CLUSTERS_MAX];
+    struct qc_cluster *olds = (struct qc_cluster *)image->work[0];
     uint64_t cluster_bytes = image->top.header.cluster_bytes;
     uint64_t head = in_cluster_of(image, piece->guest_off);
     uint64_t first, count;
@@ -402,19 +405,19 @@ static qc_status write_new(struct qc_image *image, struct qc_piece *piece)
 }
 
 /* One step of a write, which may cover less than the piece: piece->len says how much it did. */
-static qc_status write_step(struct qc_image *image, struct qc_piece *piece)
+static QC_APART qc_status write_step(struct qc_image *image, struct qc_piece *piece)
 {
     uint64_t in_cluster = in_cluster_of(image, piece->guest_off);
     uint64_t len = qc_min(piece->len, image->top.header.cluster_bytes - in_cluster);
-    struct qc_cluster cluster;
-    qc_status status = qc_cluster_look(image, piece->guest_off, &cluster);
+    struct qc_cluster *cluster = (struct qc_cluster *)image->work[1];
+    qc_status status = qc_cluster_look(image, piece->guest_off, cluster);
 
     if (status != QC_OK)
         return status;
-    if (!cluster.is_ours)
+    if (!cluster->is_ours)
         return write_new(image, piece);
-    if (qc_is_plain(image, &cluster, in_cluster, len))
-        return write_in_place(image, piece, &cluster);
+    if (qc_is_plain(image, cluster, in_cluster, len))
+        return write_in_place(image, piece, cluster);
     return qc_has_subclusters(&image->top.header) ? write_subclusters(image, piece)
                                                   : write_kept(image, piece);
 }

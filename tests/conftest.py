@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 UNIT_TIMEOUT_S = 300
+# Properties of tests whose numbers are added up: refusals that one verified, states after a cut.
+REFUSALS, STATES = "refusal cases", "crash states"
 
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests" / "rig"))
@@ -24,6 +26,9 @@ def pytest_addoption(parser):
     parser.addoption("--build", default="build", help="where the binaries under test lie")
     parser.addoption("--long", action="store_true", help="the long runs of make test-all")
     parser.addoption("--only", help="the tests that have this in their name, - and _ alike")
+
+
+counted = {}
 
 
 def build_folder(config):
@@ -41,6 +46,22 @@ def cache():
     folder = ROOT / "build" / "cache"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def pytest_runtest_logreport(report):
+    """Adds up, where all reports come together, what tests say they counted."""
+    for name, value in report.user_properties if report.when == "call" else ():
+        if name in (REFUSALS, STATES):
+            counted[name] = counted.get(name, 0) + value
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workerinput") or not counted:
+        return
+    figures = build_folder(session.config) / "figures"
+    figures.mkdir(exist_ok=True)
+    lines = [f"{name} {value}\n" for name, value in counted.items()]
+    (figures / "counted.txt").write_text("".join(lines))
 
 
 def pytest_collection_modifyitems(config, items):
@@ -65,6 +86,7 @@ class UnitProgram(pytest.File):
     """One cmocka program. It runs once; its items report what it said of each test."""
 
     results = None
+    refusals_count = 0
 
     def collect(self):
         source = self.path.read_text()
@@ -82,6 +104,8 @@ class UnitProgram(pytest.File):
         run = subprocess.run([program], capture_output=True, text=True, errors="replace",
                              timeout=UNIT_TIMEOUT_S, env=env, check=False)
         self.output = run.stdout + run.stderr
+        said = re.search(rf"^# {REFUSALS} (\d+)$", self.output, re.MULTILINE)
+        self.refusals_count = int(said[1]) if said else 0
         return parse_tap(self.output)
 
 
@@ -98,6 +122,9 @@ def parse_tap(output):
 class UnitTest(pytest.Item):
     def runtest(self):
         passed, said = self.parent.result_of(self.name)
+        # The program's whole number, with the first of its tests that ran.
+        self.user_properties.append((REFUSALS, self.parent.refusals_count))
+        self.parent.refusals_count = 0
         if not passed:
             raise UnitTestFailed(said)
 

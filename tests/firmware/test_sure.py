@@ -2,7 +2,7 @@
 """A failed assertion in firmware: that image turns read-only with a line, the machine goes on.
 
 The driver is built with a promise of its own broken on purpose (core/seeded.h, own_fault): the
-first flush that has a table to write fails, nothing of it lands, other images are not touched by it.
+first flush that has a table to write fails, nothing of it lands, other images are untouched by it.
 """
 
 import shutil
@@ -32,8 +32,10 @@ def test_failed_assertion(faulty):
     kept = [faulty.container(name, image, device, room=disks.MIB)
             for name, device in (("one", "virtio"), ("two", "scsi"))]
     before = b"\5" * disks.MIB + bytes(7 * disks.MIB)
-    orders = [select("virtio", 1), "write child 0 128 1", "flush child", "write child 8192 8 2",
-              "flush child", "write child 0 8 3", "flush child", "read child 0 128", "read child 8192 8",
+    orders = [select("virtio", 1), "write child 0 128 1", "flush child",
+              "write child 8192 8 2",
+              "flush child", "write child 0 8 3", "flush child", "read child 0 128",
+              "read child 8192 8",
               select("scsi", 1), "write child 8 8 4", "flush child", "read child 8 8", "console",
               "tpl", "unload"]
     report = faulty.loaded(orders, *kept)

@@ -15,7 +15,8 @@ from images.recipe import KIB, MIB
 from serve import client
 from test_iotests import data_runs, send, wait_for
 from test_refusals import assert_refused, be32, be64
-from tools import assert_fails, check, connected, created, poke, qemu_io, read_by_qemu, state_of
+from tools import (assert_fails, check, connected, created, marked, poke, qemu_io, read_by_qemu,
+                   state_of)
 
 CLUSTER = 64 * KIB
 REFTABLE, REFBLOCK, L1, L2, DATA = (n * CLUSTER for n in range(1, 6))  # as qemu-img places them
@@ -38,9 +39,12 @@ def assert_spared(image, before):
     assert not any(after[len(before):])
 
 
-def assert_stops(build, folder, image, change, *, line, capfd):
-    """The change fails with that line, everything after it as read-only, and nothing is touched."""
-    before = image.read_bytes()
+def assert_stops(build, folder, image, change, *, line, is_marked, capfd):
+    """
+    The change fails with that line, everything after it as read-only, and nothing is touched but,
+    where QEMU sets it too, the corrupt mark.
+    """
+    before = marked(image.read_bytes()) if is_marked else image.read_bytes()
     with connected(build, folder, image) as link:
         assert_fails(lambda: change(link), errno.EIO)
         assert_fails(lambda: link.pwrite(b"a" * 512, 32 * MIB), errno.EPERM)
@@ -77,6 +81,9 @@ DAMAGES_060 = {
     "header-count-0": (REFBLOCK, bytes(2), write_new, ""),
     "l2-count-0": (REFBLOCK + 8, bytes(2), write_new, "refcount out of range"),
 }
+# Counts that are odd, and what may be behind a lost end: no reason to close the image to others.
+UNMARKED_060 = {"refcount-block-outside", "refcount-table-empty", "refcount-block-empty",
+                "l2-count-0"}
 
 
 @pytest.mark.parametrize("name", DAMAGES_060)
@@ -84,7 +91,8 @@ def test_iotest_060_damage(name, build, tmp_path, capfd):
     where, what, change, line = DAMAGES_060[name]
     image = written_060(tmp_path / "image.qcow2")
     poke(image, where, what)
-    assert_stops(build, tmp_path, image, change, line=line, capfd=capfd)
+    assert_stops(build, tmp_path, image, change, line=line, is_marked=name not in UNMARKED_060,
+                 capfd=capfd)
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -114,7 +122,7 @@ def test_iotest_060_zero_unaligned_reads(build, tmp_path):
     with connected(build, tmp_path, image) as link:
         assert_fails(lambda: link.pread(512, 0), errno.EIO)
         assert link.pread(MIB, CLUSTER) == bytes(MIB)
-    assert image.read_bytes() == before
+    assert image.read_bytes() == marked(before)
 
 
 # ---- 062: snapshots over zero clusters -------------------------------------------------------
@@ -175,19 +183,19 @@ FIELDS_080 = {
 
 
 @pytest.mark.parametrize("name", FIELDS_080)
-def test_iotest_080_field(name, build, tmp_path):
+def test_iotest_080_field(name, assert_refused, tmp_path):
     pokes, line = FIELDS_080[name]
     image = created(tmp_path / "image.qcow2", 64 * MIB)
     for where, what in pokes:
         poke(image, where, what)
-    assert_refused(build, image, line)
+    assert_refused(image, line)
 
 
-def test_iotest_080_no_l1_beside_a_snapshot(build, tmp_path):
+def test_iotest_080_no_l1_beside_a_snapshot(assert_refused, tmp_path):
     image = created(tmp_path / "image.qcow2", 64 * MIB)
     client("qemu-img", "snapshot", "-c", "foo", image)
     poke(image, 36, be32(0))
-    assert_refused(build, image, "L1 table too small: 0 entries")
+    assert_refused(image, "L1 table too small: 0 entries")
 
 
 @pytest.mark.parametrize("entry", [0xbfffffffffff0000, 0x800000ffffff0000])

@@ -15,7 +15,7 @@ import pytest
 from images.recipe import KIB, MIB
 from serve import client
 from test_iotests import data_runs, send, wait_for
-from tools import assert_fails, check, connected, created, poke, qemu_io, read_by_qemu
+from tools import assert_fails, check, connected, created, marked, poke, qemu_io, read_by_qemu
 
 CLUSTER, SUB = 64 * KIB, 2 * KIB
 COPIED, COMPRESSED = 1 << 63, 1 << 62
@@ -206,18 +206,23 @@ DAMAGES_271 = {
 
 @pytest.mark.parametrize("name", DAMAGES_271)
 def test_iotest_271_damage(name, build, tmp_path):
-    """The flag of plain entries, which QEMU ignores here, is one of those that are always 0."""
+    """
+    The flag of plain entries, which QEMU ignores here, is one of those that are always 0. All else
+    is marked, and the image is read-only from then on.
+    """
     (start, length), cluster, at, data = DAMAGES_271[name]
     subject = Subject(build, tmp_path, MIB, False)
     subject.run("write", start, length)
     set_entry(subject.image, cluster, at, data)
+    is_marked = not name.startswith("zero-flag")
     before = subject.image.read_bytes()
     with connected(build, tmp_path, subject.image) as link:
         assert_fails(lambda: link.pread(CLUSTER, cluster * CLUSTER), errno.EIO)
         assert_fails(lambda: link.pwrite(b"a" * 512, cluster * CLUSTER), errno.EPERM)
     with connected(build, tmp_path, subject.image) as link:
-        assert_fails(lambda: link.pwrite(b"a" * 512, cluster * CLUSTER), errno.EIO)
-    assert subject.image.read_bytes()[:len(before)] == before
+        assert_fails(lambda: link.pwrite(b"a" * 512, cluster * CLUSTER),
+                     errno.EPERM if is_marked else errno.EIO)
+    assert subject.image.read_bytes()[:len(before)] == (marked(before) if is_marked else before)
 
 
 def test_iotest_271_bits_of_compressed_cluster(build, tmp_path):
@@ -357,7 +362,7 @@ def test_iotest_244_entries_that_cannot_be(damage, build, tmp_path, in_folder):
     qemu_io(image, "write -q -P 1 0 128k")
     entry = {"elsewhere": COPIED | 3 * CLUSTER, "compressed": COMPRESSED | CLUSTER}[damage]
     poke(image, l2_of(image) + 8, entry.to_bytes(8, "big"))
-    before = image.read_bytes(), (tmp_path / "image.data").read_bytes()
+    before = marked(image.read_bytes()), (tmp_path / "image.data").read_bytes()
     with connected(build, tmp_path, image) as link:
         assert link.pread(CLUSTER, 0) == b"\1" * CLUSTER
         assert_fails(lambda: link.pread(512, CLUSTER), errno.EIO)

@@ -19,6 +19,7 @@ SECONDS_MAX = 60
 TRIES_MAX = 20
 GUEST_BYTES = 8 * 1024 * 1024
 CLUSTER = 65536
+REFUSALS = "refusal cases"
 SECRET = ("--object", "secret,id=key,data=abc")
 
 
@@ -56,13 +57,26 @@ def assert_served(build, image, size=GUEST_BYTES):
     assert (run.returncode, run.stderr, run.stdout) == (0, "", f"{size}\n")
 
 
-def assert_refused(build, image, line):
-    before = image.read_bytes()
-    run = serve(build, image)
-    assert run.stderr == f"nbdkit: error: {line}\n"
-    assert run.returncode != 0
-    assert run.stdout == ""
-    assert image.read_bytes() == before
+@pytest.fixture
+def assert_refused(build, record_property):
+    """The check of an image and the line it is refused with; each counts as a refusal verified."""
+
+    def check(image, line):
+        before = image.read_bytes()
+        run = serve(build, image)
+        assert run.stderr == f"nbdkit: error: {line}\n"
+        assert run.returncode != 0
+        assert run.stdout == ""
+        assert image.read_bytes() == before
+        record_property(REFUSALS, 1)
+
+    return check
+
+
+def assert_qemu_opens(image):
+    """For writing, as the next program will; writes nothing itself."""
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "read -q 0 512", image], check=True,
+                   timeout=SECONDS_MAX)
 
 
 def test_whole(build, tmp_path):
@@ -82,17 +96,17 @@ FEATURES = {
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_feature(name, build, tmp_path):
+def test_feature(name, assert_refused, tmp_path):
     options, line = FEATURES[name]
-    assert_refused(build, create(tmp_path / "image.qcow2", *options), line)
+    assert_refused(create(tmp_path / "image.qcow2", *options), line)
 
 
 @pytest.mark.parametrize("content", [b"", b"QFI\xfb", bytes(1024 * 1024), b"QFI\xfa" * 1024],
                          ids=["empty", "short", "zeros", "other-magic"])
-def test_not_qcow2(content, build, tmp_path):
+def test_not_qcow2(content, assert_refused, tmp_path):
     image = tmp_path / "image.raw"
     image.write_bytes(content)
-    assert_refused(build, image, "not a qcow2 image")
+    assert_refused(image, "not a qcow2 image")
 
 
 # ---- one field changed -----------------------------------------------------------------------
@@ -102,11 +116,14 @@ def test_not_qcow2(content, build, tmp_path):
 # header_length 100, compression 104. qemu-img puts the refcount table at 1 cluster, L1 at 3.
 FIELDS = {
     "version-1": (4, be32(1), "version 1 not supported"),
+    "version-0": (4, be32(0), "version 0 not supported"),
     "version-4": (4, be32(4), "version 4 not supported"),
     "cluster-bits-8": (20, be32(8), "cluster_bits 8 out of range 9..21"),
+    "cluster-bits-0": (20, be32(0), "cluster_bits 0 out of range 9..21"),
     "cluster-bits-22": (20, be32(22), "cluster_bits 22 out of range 9..21"),
     "header-length-96": (100, be32(96), "header length 96 invalid"),
     "header-length-108": (100, be32(108), "header length 108 invalid"),
+    "header-length-0": (100, be32(0), "header length 0 invalid"),
     "header-length-long": (100, be32(CLUSTER + 8), "header length 65544 invalid"),
     "crypt-3": (32, be32(3), "encryption method 3 not supported"),
     "refcount-order-7": (96, be32(7), "refcount_order 7 invalid"),
@@ -123,40 +140,56 @@ FIELDS = {
     "l1-outside": (40, be64(4 * CLUSTER), "L1 table offset 0x40000 invalid"),
     "l1-wraps": (40, be64(2**64 - CLUSTER), "L1 table offset 0xffffffffffff0000 invalid"),
     "reftable-outside": (48, be64(3 * CLUSTER), "refcount table offset 0x30000 invalid"),
+    "reftable-at-0": (48, be64(0), "refcount table offset 0x0 invalid"),
+    "reftable-unaligned": (48, be64(CLUSTER + 8), "refcount table offset 0x10008 invalid"),
+    "reftable-wraps": (48, be64(2**64 - CLUSTER),
+                       "refcount table offset 0xffffffffffff0000 invalid"),
     "reftable-on-l1": (40, be64(CLUSTER), "refcount table overlaps L1 table"),
     "reftable-0": (56, be32(0), "no refcount table"),
     "reftable-large": (56, be32(129), "refcount table too large: 129 clusters"),
     "snapshots-many": (60, be32(65537), "snapshot table too large: 65537 snapshots"),
     "snapshots-at-0": (60, be32(1), "snapshot table offset 0x0 invalid"),
+    "snapshots-unaligned-0": (64, be64(1), "snapshot table offset 0x1 invalid"),
+    "snapshots-unaligned": (60, be32(1) + be64(CLUSTER + 512),
+                            "snapshot table offset 0x10200 invalid"),
+    "snapshots-outside": (60, be32(1) + be64(4 * CLUSTER),
+                          "snapshot table offset 0x40000 invalid"),
+    "snapshots-wrap": (60, be32(1) + be64(2**64 - CLUSTER),
+                       "snapshot table offset 0xffffffffffff0000 invalid"),
+    "snapshots-on-reftable": (60, be32(1) + be64(CLUSTER),
+                              "snapshot table overlaps refcount table"),
+    "data-file-bit": (72, be64(4), "backing name refused: no data file named"),
+    "raw-data-bit": (88, be64(2), "raw external data without an external data file"),
     "backing-outside": (8, be64(CLUSTER) + be32(1), "backing name field invalid"),
     "backing-long": (8, be64(4096) + be32(1024), "backing name field invalid"),
     "extension-long": (116, be32(CLUSTER), "header extension 0x6803f857 invalid"),
+    "bit-5": (72, be64(1 << 5), "unknown incompatible feature bit 5"),
     "bit-63": (72, be64(1 << 63), "unknown incompatible feature bit 63"),
 }
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_field(name, build, tmp_path):
+def test_field(name, assert_refused, tmp_path):
     host_off, data, line = FIELDS[name]
     image = create(tmp_path / "image.qcow2")
     poke(image, host_off, data)
-    assert_refused(build, image, line)
+    assert_refused(image, line)
 
 
-def test_extended_l2_small_clusters(build, tmp_path):
+def test_extended_l2_small_clusters(assert_refused, tmp_path):
     image = create(tmp_path / "image.qcow2", "-o", "cluster_size=8k")
     poke(image, 72, be64(1 << 4))
-    assert_refused(build, image, "extended L2 entries with clusters of 8192")
+    assert_refused(image, "extended L2 entries with clusters of 8192")
 
 
-def test_unknown_feature_by_name(build, tmp_path):
+def test_unknown_feature_by_name(assert_refused, tmp_path):
     """The sentence takes the name from the image's own table."""
     image = create(tmp_path / "image.qcow2")
     known = b"\0\4extended L2 entries"
     host_off = image.read_bytes().index(known)
     poke(image, host_off, b"\0\5undone before done\0")
     poke(image, 72, be64(1 << 5))
-    assert_refused(build, image, "unknown incompatible feature bit 5 (undone before done)")
+    assert_refused(image, "unknown incompatible feature bit 5 (undone before done)")
 
 
 # ---- what must not be refused ----------------------------------------------------------------
@@ -170,7 +203,7 @@ ACCEPTED = {
     "autoclear-bits": ((), 88, be64(1 << 62)),
     "unknown-extension": ((), 112, be32(0x12345678)),
     "backing-length-without-offset": ((), 16, be32(4096)),
-    "snapshots-offset-without-count": ((), 64, be64(1)),
+    "snapshots-offset-without-count": ((), 64, be64(2**62)),
 }
 
 
@@ -182,6 +215,36 @@ def test_accepted(name, build, tmp_path):
     before = image.read_bytes()
     assert_served(build, image)
     assert image.read_bytes() == before
+    assert_qemu_opens(image)
+
+
+BITMAPS = {  # host offsets: of the extension, behind its head; of the directory
+    "directory-short": (lambda extension, _: (extension + 8, be64(33))),
+    "one-too-many": (lambda extension, _: (extension, be32(3))),
+    "type": (lambda _, directory: (directory + 16, b"\2")),
+    "table-unaligned": (lambda _, directory: (directory, be64(1))),
+}
+
+
+@pytest.mark.parametrize("name", BITMAPS)
+def test_broken_bitmaps(name, build, tmp_path):
+    """Bitmaps are nobody's here: whatever they say, the first write disowns them, and QEMU, which
+    refuses such an image, opens it again."""
+    image = create(tmp_path / "image.qcow2")
+    for bitmap in "ab":
+        subprocess.run(["qemu-img", "bitmap", "--add", image, bitmap], check=True,
+                       timeout=SECONDS_MAX)
+    content = image.read_bytes()
+    extension = content.index(be32(0x23852875) + be32(24)) + 8
+    poke(image, *BITMAPS[name](extension, int.from_bytes(content[extension + 16:][:8], "big")))
+    with pytest.raises(subprocess.CalledProcessError):
+        assert_qemu_opens(image)
+    with export(build, tmp_path, image) as path:
+        link = nbd.NBD()
+        link.connect_uri(f"nbd+unix:///?socket={path}")
+        link.pwrite(b"a" * 512, 0)
+        link.shutdown()
+    assert_qemu_opens(image)
 
 
 # ---- served, but only for reading ------------------------------------------------------------
@@ -254,7 +317,7 @@ METADATA = {"refcount table": 1, "refcount block": 2, "L1": 3, "L2": 4}  # clust
 @pytest.mark.parametrize("table", METADATA)
 def test_write_spares_metadata(table, build, tmp_path):
     """An entry that points at a table is damage: what would write there turns the image read-only
-    before anything is written; reading elsewhere goes on."""
+    before anything but the corrupt mark is written; reading elsewhere goes on."""
     image = create(tmp_path / "image.qcow2")
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -q -P 5 0 {3 * CLUSTER}", image],
                    check=True, timeout=SECONDS_MAX)
@@ -272,7 +335,9 @@ def test_write_spares_metadata(table, build, tmp_path):
             assert error.value.errnum == wanted
         assert link.pread(CLUSTER, 0) == b"\5" * CLUSTER
         link.shutdown()
-    assert image.read_bytes() == before
+    marked = bytearray(before)
+    marked[79] |= 2
+    assert image.read_bytes() == marked
 
 
 # ---- parameters ------------------------------------------------------------------------------

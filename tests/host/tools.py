@@ -31,6 +31,11 @@ def poke(path, host_off, data):
         image.write(data)
 
 
+def marked(content):
+    """An image's bytes as they are with the corrupt mark."""
+    return content[:79] + bytes([content[79] | 2]) + content[80:]
+
+
 def assert_fails(call, wanted):
     with pytest.raises(nbd.Error) as error:
         call()

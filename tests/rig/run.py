@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SUITES = ["structure", "unit", "crash", "host", "firmware"]  # cheap and telling first
+# Cheap and telling first.
+SUITES = ["structure", "unit", "fuzz", "hostile", "proof", "crash", "host", "firmware"]
 TOGETHER = ("test_demo.py",)  # its tests share a folder that is not theirs alone
 PROCESSES = "2"
 

@@ -20,6 +20,12 @@ packages=(
     grub-efi-amd64-bin grub-common                       # loaders that live in images
     python3 python3-pytest python3-pytest-xdist valgrind # the tests and benchmarks
 )
+# What only the long tests need: setup.sh proofs. EVA takes most of it, 900 MB.
+proofs=(
+    gcc cppcheck frama-c-base                            # analyzers
+    clang-19 llvm-19 libclang-rt-19-dev                  # coverage of conditions
+)
+[ "${1:-}" != proofs ] || packages+=("${proofs[@]}")
 
 missing=()
 for package in "${packages[@]}"; do

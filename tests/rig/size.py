@@ -4,8 +4,8 @@
 The file and its sections come from the PE header; static objects from the symbols of the object
 files: COFF keeps no sizes, so an object reaches to the next symbol of its section or to the
 section's end, and padding counts for the object before it. Frames come from the .su files that the
-compiler writes beside the objects. The decoders' objects count like the project's own. Exit status
-1 when a limit is broken.
+compiler writes beside the objects; what they add up to tells stack.py, for x64. The decoders'
+objects count like the project's own. Exit status 1 when a limit is broken.
 """
 
 import argparse
@@ -182,6 +182,9 @@ def main():
         sys.exit(f"{missing[0]} is not built")
     kept = [report_file(out / f"qcow2{args.arch}.efi"), report_static(driver),
             report_frames(firmware), report_symbols(firmware)]
+    if args.arch == "x64":
+        import stack  # here, because it reads objects with what stands above
+        kept.append(stack.report(out))
     if not all(kept):
         print("a limit is broken")
     sys.exit(0 if all(kept) else 1)

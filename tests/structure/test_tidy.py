@@ -44,7 +44,7 @@ FLOORS = {
     "alloc": 9, "change": 9, "refs": 9,
     "cluster": 10, "resize": 10, "job": 10, "relocate": 10,
     "compose": 11, "snapshot": 11, "shared": 11,
-    "write": 12, "repair": 12, "erase": 13, "check": 13, "image": 14,
+    "write": 12, "repair": 12, "verify": 12, "erase": 13, "check": 13, "image": 14,
 }
 
 # Spelled in halves, so that this file does not offend.

@@ -11,6 +11,8 @@
 #define COPIED          (UINT64_C(1) << 63)
 #define V3_HEADER_BYTES 112u
 
+#define FEATURES_LOW_BYTE 79u /* of the incompatible ones, which are big endian */
+
 static qc_status mem_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
 {
     struct mem_disk *mem = (struct mem_disk *)disk;
@@ -234,12 +236,69 @@ qc_status rig_open(struct rig *rig)
     return qc_open(&rig->image, &rig->cache, &rig->disk.disk, &rig->options);
 }
 
+static uint8_t kept[MEM_DISK_BYTES];
+static unsigned kept_flushes, refusals_count;
+
+static void say_refusals(void)
+{
+    printf("# refusal cases %u\n", refusals_count);
+}
+
+static void count_refusal(void)
+{
+    if (refusals_count++ == 0)
+        assert_int_equal(atexit(say_refusals), 0);
+}
+
+void rig_keep(const struct rig *rig)
+{
+    memcpy(kept, rig->disk.bytes, sizeof(kept));
+    kept_flushes = rig->disk.flushes_count;
+}
+
 void rig_expect(struct rig *rig, qc_status status, const char *detail)
 {
-    rig->disk.reads_count = 0;
+    struct mem_disk *mem = &rig->disk;
+    unsigned changes = mem->writes_count + mem->flushes_count + mem->trims_count;
+    uint64_t size_bytes = mem->disk.size_bytes;
+
+    rig_keep(rig);
+    mem->reads_count = 0;
     assert_int_equal(rig_open(rig), status);
     assert_string_equal(qc_detail(&rig->image), detail);
-    assert_in_range(rig->disk.reads_count, 0, 64);
+    assert_in_range(mem->reads_count, 0, OPEN_READS_MAX);
+    assert_int_equal(mem->writes_count + mem->flushes_count + mem->trims_count, changes);
+    assert_true(mem->disk.size_bytes == size_bytes);
+    assert_memory_equal(mem->bytes, kept, sizeof(kept));
+    if (status != QC_OK)
+        count_refusal();
+}
+
+void rig_expect_readonly(struct rig *rig, const char *reason)
+{
+    rig_expect(rig, QC_OK, "");
+    assert_string_equal(qc_readonly_reason(&rig->image), reason);
+    rig_expect_damage(rig, qc_zero(&rig->image, 0, QC_SECTOR_BYTES, false), QC_READONLY, reason,
+                      RIG_UNMARKED);
+}
+
+void rig_expect_damage(struct rig *rig, qc_status answer, qc_status status, const char *detail,
+                       enum rig_mark mark)
+{
+    assert_int_equal(answer, status);
+    assert_string_equal(qc_detail(&rig->image), detail);
+    if (status == QC_CORRUPT) {
+        assert_string_equal(qc_readonly_reason(&rig->image), detail);
+        assert_int_equal(qc_zero(&rig->image, 0, QC_SECTOR_BYTES, false), QC_READONLY);
+        assert_string_equal(qc_detail(&rig->image), detail);
+    }
+    if (mark == RIG_MARKED)
+        assert_true(rig->disk.flushes_count > kept_flushes);
+    assert_int_equal(qc_settle(&rig->image), QC_OK);
+    if (mark == RIG_MARKED)
+        kept[FEATURES_LOW_BYTE] |= QC_INCOMPATIBLE_CORRUPT;
+    assert_memory_equal(rig->disk.bytes, kept, sizeof(kept));
+    count_refusal();
 }
 
 #if defined(QC_SEEDS_AT_RUN_TIME)

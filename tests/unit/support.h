@@ -21,6 +21,7 @@
 
 #define MEM_DISK_BYTES (4u * 1024 * 1024)
 #define POOL_BYTES     (32u * QC_PAGE_BYTES)
+#define OPEN_READS_MAX 64u
 
 /* Where the small image keeps its parts, in clusters of any size. */
 enum { AT_HEADER, AT_REFTABLE, AT_REFBLOCK, AT_L1, AT_L2, AT_DATA };
@@ -90,8 +91,29 @@ void rig_fix_size(struct rig *rig, uint64_t size_bytes);
 uint64_t rig_data_off(const struct rig *rig, unsigned data_cluster);
 qc_status rig_open(struct rig *rig);
 
-/* Opens and requires exactly this answer and sentence, and that no byte of the disk changed. */
+/*
+ * Opens and requires exactly this answer and sentence after at most OPEN_READS_MAX reads, and that
+ * no byte of the disk changed. An answer that is not QC_OK is a refusal and is counted as one; how
+ * many there were is the last thing a program says.
+ */
 void rig_expect(struct rig *rig, qc_status status, const char *detail);
+
+/* As rig_expect, of an image that opens and takes no writes for this reason: a refusal of those. */
+void rig_expect_readonly(struct rig *rig, const char *reason);
+
+/* What damage met at run time changes on the disk: nothing, or, durably, the mark in the header. */
+enum rig_mark { RIG_UNMARKED, RIG_MARKED };
+
+/* Remembers every byte of the disk, for rig_expect_damage to compare. */
+void rig_keep(const struct rig *rig);
+
+/*
+ * Requires that the last request gave this answer and sentence, and that since rig_keep no byte of
+ * the disk changed but the mark, nor does at a clean end. QC_CORRUPT also has to be the reason why
+ * writes are not taken any more. Counts a refusal.
+ */
+void rig_expect_damage(struct rig *rig, qc_status answer, qc_status status, const char *detail,
+                       enum rig_mark mark);
 
 /*
  * A test whose state is one zeroed rig. Built with QC_SEEDS_AT_RUN_TIME it has the named bug of

@@ -31,6 +31,15 @@ static uint8_t *add(struct list *list, uint32_t type, uint32_t len)
     return bytes + 8;
 }
 
+/* count, zero, directory size and offset of the bitmaps extension. */
+static void put_bitmaps(uint8_t *data, uint32_t count, uint32_t zero, uint64_t size, uint64_t off)
+{
+    put_be32(data, count);
+    put_be32(data + 4, zero);
+    put_be64(data + 8, size);
+    put_be64(data + 16, off);
+}
+
 static void set_unknown_bit(struct list *list, unsigned bit)
 {
     put_be64(list->rig->disk.bytes + 72, UINT64_C(1) << bit);
@@ -126,6 +135,37 @@ static void extensions_far_apart_cost_a_page_each(void **state)
     assert_in_range(list.rig->disk.reads_count, 15, 17);
 }
 
+/*
+ * As many as may be, each across a page's end; the last are bitmaps, a format and a name to look
+ * up; and snapshots whose entries are as long as the format lets them be.
+ */
+static void worst_image_is_opened_in_time(void **state)
+{
+    struct list list = {*state, HEADER_BYTES};
+    uint32_t cluster = 1u << 19, entry_len = 40 + 1024 + 2 * UINT16_MAX + 2;
+    uint8_t *bytes = list.rig->disk.bytes;
+
+    rig_build(list.rig, 3, 19, 512, 2);
+    add(&list, 0x1000, 4096 - HEADER_BYTES - 8 - 4);
+    for (unsigned i = 1; i < 30; i++)
+        add(&list, 0x1000, 3 * 4096 - 8);
+    put_bitmaps(add(&list, 0x23852875, 24), 1, 0, 32, 4 * cluster);
+    memcpy(add(&list, 0xe2792aca, 5), "qcow2", 5);
+    put_be64(bytes + 88, QC_AUTOCLEAR_BITMAPS);
+    put_be64(bytes + 64, 5 * cluster);
+    put_be32(bytes + 60, 7);
+    for (unsigned i = 0; i < 7; i++) {
+        uint8_t *entry = bytes + 5 * cluster + i * entry_len;
+
+        memset(entry, 0, 40);
+        put_be32(entry + 12, UINT32_MAX);
+        put_be32(entry + 36, 1024);
+    }
+    rig_expect(list.rig, QC_OK, "");
+    assert_string_equal(qc_readonly_reason(&list.rig->image), "");
+    assert_in_range(list.rig->disk.reads_count, 38, 64);
+}
+
 static void unreadable_extensions_are_an_io_error(void **state)
 {
     struct list list = begin(state);
@@ -134,15 +174,6 @@ static void unreadable_extensions_are_an_io_error(void **state)
     list.rig->disk.fail_at = 2;
     assert_int_equal(rig_open(list.rig), QC_IO);
     assert_string_equal(qc_detail(&list.rig->image), "header extensions cannot be read");
-}
-
-/* count, zero, directory size and offset of the bitmaps extension. */
-static void put_bitmaps(uint8_t *data, uint32_t count, uint32_t zero, uint64_t size, uint64_t off)
-{
-    put_be32(data, count);
-    put_be32(data + 4, zero);
-    put_be64(data + 8, size);
-    put_be64(data + 16, off);
 }
 
 static void bitmaps_are_checked_while_their_bit_is_set(void **state)
@@ -245,6 +276,7 @@ int main(void)
         RIG_TEST(luks_pointer_needs_encryption),
         RIG_TEST(at_most_32_extensions),
         RIG_TEST(extensions_far_apart_cost_a_page_each),
+        RIG_TEST(worst_image_is_opened_in_time),
         RIG_TEST(unreadable_extensions_are_an_io_error),
         RIG_TEST(bitmaps_are_checked_while_their_bit_is_set),
         RIG_TEST(bitmaps_extension_has_one_size),

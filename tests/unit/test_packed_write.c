@@ -362,6 +362,13 @@ static void entries_that_name_tables_are_damage(void **state)
     }
 }
 
+/* As of an image that is too large to be looked through. */
+static qc_status believe(struct qc_image *image)
+{
+    (void)image;
+    return QC_OK;
+}
+
 static void ranges_named_too_often_are_damage(void **state)
 {
     for (unsigned count = 1; count <= 2; count++) {
@@ -376,8 +383,9 @@ static void ranges_named_too_often_are_damage(void **state)
         }
         image_set_count(&rig->disk, host_off, count); /* one too low */
         expect_refused(rig, 50 * CLUSTER, (count + 1) * CLUSTER, "refcount out of range at 0x7000");
-        /* One by one the last finds nothing left, and its count does not wrap. */
+        /* Where counts are believed: one by one the last finds nothing left, and none wraps. */
         open_ok(rig);
+        rig->image.verify = believe;
         for (unsigned i = 50; i < 50 + count; i++)
             write_ok(rig, i * CLUSTER, CLUSTER, i);
         assert_int_equal(qc_write(&rig->image, (50 + count) * CLUSTER, buf, CLUSTER), QC_CORRUPT);

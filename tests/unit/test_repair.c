@@ -208,6 +208,19 @@ static void opening_gives_up_nothing(void **state)
 }
 
 /* Nothing is repaired that nobody asked for, and a refused image is refused as ever. */
+/* Whatever is behind the disk may come back with it: such an entry keeps its length. */
+static void opening_keeps_packed_entries_behind_the_disk(void **state)
+{
+    struct rig *rig = *state;
+    uint64_t entry = UINT64_C(1) << 62 | UINT64_C(5) << 58 | UINT64_C(0x100000000);
+
+    shape_build(rig, 3, 12);
+    rig_set_l2(rig, 4, entry);
+    shape_table(rig, AT_HEADER)[79] = MARK_DIRTY;
+    assert_int_equal(rig_open(rig), QC_OK);
+    assert_int_equal(shape_l2_entry(rig, 4), entry);
+}
+
 static void missing_refcount_table_is_made(void **state)
 {
     struct rig *rig = *state;
@@ -268,6 +281,7 @@ int main(void)
         RIG_TEST(corrupt_mark_goes_with_the_damage),
         RIG_TEST(dirty_image_is_repaired_at_its_opening),
         RIG_TEST(opening_gives_up_nothing),
+        RIG_TEST(opening_keeps_packed_entries_behind_the_disk),
         RIG_TEST(missing_refcount_table_is_made),
         RIG_TEST(image_goes_on_after_a_repair),
     };

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * See verify.h. One window over all clusters, in counters of one byte: two are enough to tell one
+ * reference from more, and a count of 255 that may be 256 is no matter here.
+ */
+#include "verify.h"
+
+#include "bytes.h"
+#include "guard.h"
+#include "refs.h"
+
+#define SUSPECTS_MAX 16u
+
+struct verify {
+    struct qc_image *image;
+    uint32_t tables_count; /* that were read */
+    uint32_t suspects_count;
+    uint64_t suspects[SUSPECTS_MAX];
+};
+
+static bool has_budget(void *context, uint64_t l1_index)
+{
+    struct verify *verify = context;
+
+    (void)l1_index;
+    return ++verify->tables_count <= QC_VERIFY_TABLES_MAX;
+}
+
+static qc_status compare(void *context, struct qc_stored *item)
+{
+    struct verify *verify = context;
+
+    if (item->stored < item->counted && !item->is_lost && verify->suspects_count < SUSPECTS_MAX)
+        verify->suspects[verify->suspects_count++] = item->cluster;
+    return QC_OK;
+}
+
+/* Tells up, and holds it against the counts. QC_RANGE: it is too much. */
+static qc_status tell_up(struct verify *verify)
+{
+    struct qc_image *image = verify->image;
+    uint64_t end = qc_units(image->top.disk->size_bytes, image->top.header.cluster_bits);
+    struct qc_scratch scratch;
+    struct qc_tally tally;
+    struct qc_refs refs = {.image = image,
+                           .scratch = &scratch,
+                           .tally = &tally,
+                           .go_on = has_budget,
+                           .context = verify};
+    qc_status status = QC_RANGE;
+
+    qc_scratch_borrow(image, &scratch);
+    qc_tally_begin(&tally, &scratch, 1, 0, end);
+    tally.limit = (uint32_t)qc_min(tally.limit, qc_count_max(&image->top.header));
+    if (tally.count >= end)
+        status = qc_refs_count(&refs);
+    if (status == QC_OK && refs.check_errors > 0)
+        status = QC_RANGE;
+    if (status == QC_OK)
+        status = qc_tally_pass(image, &scratch, &tally, compare, verify);
+    qc_scratch_return(image);
+    return status;
+}
+
+qc_status qc_verify_counts(struct qc_image *image)
+{
+    struct verify verify = {.image = image};
+    qc_status status = QC_OK;
+
+    image->lying_off = 0;
+    /* Changes that wait live in the cache's pages. */
+    if (image->tables_count > QC_VERIFY_TABLES_MAX || image->epoch.records_count > 0)
+        return QC_OK;
+    status = tell_up(&verify);
+    if (status == QC_RANGE) {
+        qc_detail_clear(&image->detail);
+        return QC_OK;
+    }
+    /* Of tables the guard knows, whatever is counted of them. */
+    for (uint32_t i = 0; status == QC_OK && i < verify.suspects_count; i++) {
+        bool is_table;
+
+        status = qc_guard_check(image, verify.suspects[i], &is_table);
+        if (status == QC_OK && !is_table) {
+            image->lying_off = verify.suspects[i] << image->top.header.cluster_bits;
+            break;
+        }
+    }
+    return status;
+}
