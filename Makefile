@@ -96,6 +96,7 @@ decoder-source  = $(if $(filter zstd%,$*),$(ZSTD)/build/single_file_libs,$(INFLA
 
 DRIVER  := $(OUT)/qcow2$(ARCH).efi
 COMMAND := $(OUT)/qcow2.efi
+MANUAL  := $(OUT)/qcow2.man
 AGENT   := $(OUT)/agent.efi
 CONFORMANCE := $(OUT)/conformance.efi
 SMOKE   := $(OUT)/smoke.efi
@@ -115,7 +116,7 @@ unit-decoders := $(DECODERS:%=$(HOST)/unit/third-party/%.o)
 
 # ---- what people call ------------------------------------------------------------------------
 
-.PHONY: help all run boot test test-all test-seeded crash matrix parity holes size sign clean setup
+.PHONY: help all run boot install test test-all test-seeded crash matrix parity holes size sign clean setup
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
@@ -123,7 +124,7 @@ all: setup ## builds the driver, the command and the host front end [ARCH=aa64: 
 	@$(MAKE) --no-print-directory binaries
 
 .PHONY: firmware binaries test-binaries
-firmware: $(DRIVER) $(COMMAND) ; @:
+firmware: $(DRIVER) $(COMMAND) $(MANUAL) ; @:
 binaries: firmware $(PLUGIN) ; @:
 test-binaries: binaries $(AGENT) $(CONFORMANCE) $(UNIT) $(CRASH) $(RECORDER) $(TOOLS)
 
@@ -132,6 +133,13 @@ run: all ## boots a Linux from a qcow2 through the driver [IMAGE=zlib|zstd|overl
 
 boot: all ## boots OVMF with the driver and DISK=path [ESP=dir] [DEVICE=virtio|scsi|nvme|ahci|usb]
 	@$(PYTHON) tests/rig/boot.py --build $(BUILD) --disk "$(DISK)" $(if $(ESP),--esp "$(ESP)") --device $(or $(DEVICE),virtio)
+
+install: setup ## copies driver, command, help and a sample configuration to \EFI\qcow2\ of ESP=folder
+	@test -d "$(ESP)" || { echo "usage: make install ESP=folder, where the EFI system partition is mounted"; exit 2; }
+	@$(MAKE) --no-print-directory firmware
+	@mkdir -p "$(ESP)/EFI/qcow2"
+	cp $(DRIVER) $(COMMAND) $(MANUAL) "$(ESP)/EFI/qcow2/"
+	test -e "$(ESP)/EFI/qcow2/qcow2.conf" || cp efi/command/qcow2.conf "$(ESP)/EFI/qcow2/"
 
 test: setup ## runs the tests, or with ONLY=name one suite or test
 	@$(MAKE) --no-print-directory -j2 test-binaries
@@ -189,6 +197,10 @@ $(DRIVER): $(call efi-objects,$(DRIVER_SRC)) $(efi-decoders)
 	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_boot_service_driver /out:$@ $^
 $(COMMAND): $(call efi-objects,$(COMMAND_SRC)) $(efi-decoders)
 	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $^
+# The shell reads its help in UCS-2 with a mark in front.
+$(MANUAL): efi/command/qcow2.man Makefile
+	@mkdir -p $(@D)
+	{ printf '\377\376'; sed 's/$$/\r/' $< | iconv -f UTF-8 -t UTF-16LE; } >$@
 $(AGENT): $(call efi-objects,$(AGENT_SRC))
 	$(LINK) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $^
 $(CONFORMANCE): $(call efi-objects,$(CONFORMANCE_SRC))

@@ -102,6 +102,15 @@ static EFI_STATUS refuse(EFI_STATUS status, uint64_t digest, const EFI_DEVICE_PA
     return status;
 }
 
+const char *attach_readonly_reason(const struct attached *attached)
+{
+    const char *of_file = file_readonly_reason(attached->container);
+
+    if (of_file != NULL && (attached->entry == NULL || !attached->entry->is_readonly))
+        return of_file;
+    return qc_readonly_reason(&attached->image);
+}
+
 static void say_attached(const struct attached *attached, const EFI_DEVICE_PATH *path)
 {
     const struct qc_header *header = qc_info(&attached->image);
@@ -113,7 +122,7 @@ static void say_attached(const struct attached *attached, const EFI_DEVICE_PATH 
     say_add(&text, " clusters");
     if (attached->media.ReadOnly) {
         say_add(&text, ", ");
-        say_add(&text, qc_readonly_reason(&attached->image));
+        say_add(&text, attach_readonly_reason(attached));
     } else if (!path_takes_flush(path) || !base_takes_flush(attached)) {
         say_add(&text, ", no flush: safe against a crash of the system, not against power loss");
     }

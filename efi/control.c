@@ -53,8 +53,18 @@ static bool is_attached(EFI_HANDLE container)
     return attached != NULL && attached->child != NULL;
 }
 
+/*
+ * An image that stands aside is let go as one whose medium has gone: what those above still hold
+ * back must not be written, and the firmware's Disk I/O goes only where a reset succeeds.
+ */
 static EFI_STATUS disconnect(EFI_HANDLE container)
 {
+    struct attached *attached = attached_by_container(container);
+
+    if (attached != NULL && attached->is_paused) {
+        attached->media.MediaPresent = FALSE;
+        attached->is_paused = attached->is_gone = false;
+    }
     efi_boot->DisconnectController(container, NULL, NULL);
     return attached_by_container(container) == NULL ? EFI_SUCCESS : EFI_DEVICE_ERROR;
 }
@@ -135,7 +145,7 @@ static EFI_STATUS EFIAPI control_list(struct qcow2_control *This, UINTN number,
     (void)This;
     for (unsigned i = 0; i < ATTACHED_MAX; i++) {
         const struct attached *attached = attached_slot(i);
-        const char *reason = qc_readonly_reason(&attached->image);
+        const char *reason = attach_readonly_reason(attached);
 
         if (attached->container == NULL || attached->child == NULL || number-- > 0)
             continue;
@@ -179,11 +189,19 @@ static EFI_STATUS EFIAPI control_resume(struct qcow2_control *This, EFI_HANDLE c
         attached->is_paused = attached->is_gone = false;
         return EFI_SUCCESS;
     }
-    /* What those above still hold back is of the state before: it must not be written. */
     if (EFI_ERROR(disconnect(container)))
         return EFI_DEVICE_ERROR;
     efi_boot->ConnectController(container, NULL, NULL, TRUE);
     return is_attached(container) ? EFI_SUCCESS : EFI_DEVICE_ERROR;
+}
+
+static EFI_STATUS EFIAPI control_look_file(struct qcow2_control *This, EFI_HANDLE volume,
+                                           const char *path)
+{
+    (void)This;
+    if (volume == NULL || path == NULL)
+        return EFI_INVALID_PARAMETER;
+    return file_is_used(volume, path) ? EFI_ALREADY_STARTED : EFI_NOT_FOUND;
 }
 
 struct qcow2_control control = {
@@ -194,4 +212,5 @@ struct qcow2_control control = {
     .list = control_list,
     .pause = control_pause,
     .resume = control_resume,
+    .look_file = control_look_file,
 };

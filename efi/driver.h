@@ -109,6 +109,8 @@ EFI_STATUS attach_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
 EFI_STATUS attach_stop_child(struct attached *attached);
 /* Frees the slot of a container that has no child, and its layers that are files. */
 void attach_release(struct attached *attached);
+/* Why an image takes no writes; "" while it does. */
+const char *attach_readonly_reason(const struct attached *attached);
 /* Slots by what they belong to; NULL where it is none of ours (or NULL). */
 struct attached *attached_by_container(EFI_HANDLE container);
 /* protocol: any of those that its child has. */

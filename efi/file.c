@@ -1,43 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * See file.h. A file's disk is built in three parts: the volume's disk, the file's runs on it, and
- * a Block I/O of its own around them, on which everything that is done with a partition is done
- * too.
+ * Who has which file: as a container with a handle of its own, or below an image; see file.h.
+ * What makes a disk of a file is in filedisk.c.
  */
-#include "file.h"
-
-#include "../drivers/extents.h"
-#include "../drivers/fat.h"
+#include "filedisk.h"
 #include "say.h"
 
-#define NODE_BYTES_MAX (sizeof(EFI_DEVICE_PATH) + FILE_PATH_MAX * sizeof(CHAR16))
-
-struct file {
-    EFI_BLOCK_IO_PROTOCOL block_io; /* first, so that a protocol's pointer is its file's */
-    EFI_BLOCK_IO_MEDIA media;
-    EFI_HANDLE volume;      /* NULL: the slot is free */
-    EFI_HANDLE container;   /* NULL: it is a layer or a data file */
-    unsigned users_count;   /* images that it is a layer or the data file of */
-    bool is_data;           /* it is a data file */
-    struct efi_block below; /* the volume */
-    struct efi_block block; /* the file, for images above it */
-    struct qc_fat fat;
-    struct qc_fat_file file;
-    struct qc_extents extents;
-    struct qc_run runs[FILE_RUNS_MAX];
-    struct config_entry entry;
-    char name[FILE_PATH_MAX];
-    uint8_t path[PATH_BYTES_MAX + NODE_BYTES_MAX + PATH_END_BYTES];
-};
-
-static struct file files[FILES_MAX];
-static _Alignas(EFI_BLOCK_IO_ALIGN_MAX) uint8_t fat_buffer[QC_FAT_BUFFER_BYTES];
+static EFI_GUID guid_file_system = EFI_SIMPLE_FILE_SYSTEM_PROTOCOL_GUID;
 
 static struct file *file_of(EFI_HANDLE container)
 {
     for (unsigned i = 0; i < FILES_MAX; i++) {
-        if (container != NULL && files[i].volume != NULL && files[i].container == container)
-            return &files[i];
+        if (container != NULL && filedisks[i].volume != NULL && filedisks[i].container == container)
+            return &filedisks[i];
     }
     return NULL;
 }
@@ -50,8 +25,8 @@ bool file_is(EFI_HANDLE container)
 EFI_HANDLE file_any(void)
 {
     for (unsigned i = 0; i < FILES_MAX; i++) {
-        if (files[i].volume != NULL && files[i].container != NULL)
-            return files[i].container;
+        if (filedisks[i].volume != NULL && filedisks[i].container != NULL)
+            return filedisks[i].container;
     }
     return NULL;
 }
@@ -63,234 +38,101 @@ const struct config_entry *file_entry(EFI_HANDLE container)
     return file != NULL ? &file->entry : NULL;
 }
 
-/* ---- its Block I/O -------------------------------------------------------------------------- */
-
-/* The volume may have been taken away without a word: nobody asks those who only look at it. */
-static bool is_here(struct file *file)
+const char *file_readonly_reason(EFI_HANDLE container)
 {
-    void *block_io;
+    const struct file *file = file_of(container);
 
-    if (EFI_ERROR(efi_boot->OpenProtocol(file->volume, &guid_block_io, &block_io,
-                                         driver_binding.DriverBindingHandle, NULL,
-                                         EFI_OPEN_PROTOCOL_GET_PROTOCOL)) ||
-        block_io != file->below.parent || EFI_ERROR(efi_block_medium(&file->below)))
-        file->media.MediaPresent = FALSE;
-    return file->media.MediaPresent;
+    if (file == NULL || !file->extents.disk.readonly || file->below.disk.readonly)
+        return NULL;
+    return file->shares_pages ? "its file shares pages with other files: read-only; qcow2 reserve "
+                                "makes it writable"
+                              : "its file ends within a block: read-only";
 }
 
-static EFI_STATUS check(struct file *file, UINT32 media_id, EFI_LBA lba, UINTN size, void *buffer)
+/* ---- the firmware's own driver on the volume ------------------------------------------------ */
+
+/*
+ * What that driver has in memory of the file, and not written, would later land on what is written
+ * here. Nobody may be inside of it: so at TPL_APPLICATION only, and from no request.
+ */
+static bool flush_volume(EFI_HANDLE volume)
 {
-    UINTN blocks_count = size / file->media.BlockSize;
-
-    if (!is_here(file))
-        return EFI_NO_MEDIA;
-    if (media_id != file->media.MediaId)
-        return EFI_MEDIA_CHANGED;
-    if (size % file->media.BlockSize != 0)
-        return EFI_BAD_BUFFER_SIZE;
-    if (buffer == NULL || lba > file->media.LastBlock ||
-        blocks_count > file->media.LastBlock - lba + 1 ||
-        (file->media.IoAlign > 1 && ((uintptr_t)buffer & (file->media.IoAlign - 1)) != 0))
-        return EFI_INVALID_PARAMETER;
-    return EFI_SUCCESS;
-}
-
-static EFI_STATUS answer(struct file *file, qc_status status)
-{
-    if (status == QC_OK)
-        return EFI_SUCCESS;
-    return is_here(file) ? EFI_DEVICE_ERROR : EFI_NO_MEDIA;
-}
-
-static EFI_STATUS EFIAPI file_reset(EFI_BLOCK_IO_PROTOCOL *This, BOOLEAN is_extended)
-{
-    (void)This;
-    (void)is_extended;
-    return EFI_SUCCESS;
-}
-
-static EFI_STATUS EFIAPI file_read(EFI_BLOCK_IO_PROTOCOL *This, UINT32 media_id, EFI_LBA lba,
-                                   UINTN size, void *buffer)
-{
-    struct file *file = (void *)This;
-    struct qc_disk *disk = &file->extents.disk;
-    EFI_STATUS status = check(file, media_id, lba, size, buffer);
-
-    if (EFI_ERROR(status) || size == 0)
-        return status;
-    return answer(file, disk->ops->read(disk, lba * disk->block_bytes, buffer, size));
-}
-
-static EFI_STATUS EFIAPI file_write(EFI_BLOCK_IO_PROTOCOL *This, UINT32 media_id, EFI_LBA lba,
-                                    UINTN size, void *buffer)
-{
-    struct file *file = (void *)This;
-    struct qc_disk *disk = &file->extents.disk;
-    EFI_STATUS status = check(file, media_id, lba, size, buffer);
-
-    if (!EFI_ERROR(status) && file->media.ReadOnly)
-        status = EFI_WRITE_PROTECTED;
-    if (EFI_ERROR(status) || size == 0)
-        return status;
-    return answer(file, disk->ops->write(disk, lba * disk->block_bytes, buffer, size));
-}
-
-/* After the flush: what it made durable lies in clusters that were the file's a moment ago. */
-static EFI_STATUS EFIAPI file_flush(EFI_BLOCK_IO_PROTOCOL *This)
-{
-    struct file *file = (void *)This;
-    struct qc_disk *disk = &file->below.disk;
+    EFI_FILE_IO_INTERFACE *file_system;
+    EFI_FILE_HANDLE root;
     EFI_STATUS status;
 
-    if (!is_here(file))
-        return EFI_NO_MEDIA;
-    status = answer(file, file->media.ReadOnly ? QC_OK : disk->ops->flush(disk));
-    if (EFI_ERROR(status) || qc_fat_verify_entry(&file->fat, &file->file) != QC_REFUSED)
-        return status;
-    file->media.MediaPresent = FALSE;
-    return EFI_NO_MEDIA;
+    if (EFI_ERROR(efi_boot->OpenProtocol(volume, &guid_file_system, (void **)&file_system,
+                                         driver_binding.DriverBindingHandle, NULL,
+                                         EFI_OPEN_PROTOCOL_GET_PROTOCOL)))
+        return true;
+    status = file_system->OpenVolume(file_system, &root);
+    if (EFI_ERROR(status))
+        return false;
+    status = root->Flush(root);
+    root->Close(root);
+    return !EFI_ERROR(status) || status == EFI_WRITE_PROTECTED || status == EFI_ACCESS_DENIED;
 }
 
-static void init_block_io(struct file *file)
+/* The driver that has the volume, NULL where none has. */
+static EFI_HANDLE driver_of(EFI_HANDLE volume)
 {
-    const EFI_BLOCK_IO_MEDIA *below = file->below.parent->Media;
+    EFI_OPEN_PROTOCOL_INFORMATION_ENTRY *entries;
+    EFI_HANDLE found = NULL;
+    UINTN count;
 
-    file->media = (EFI_BLOCK_IO_MEDIA){
-        .MediaId = file->media.MediaId + 1,
-        .MediaPresent = TRUE,
-        .ReadOnly = file->extents.disk.readonly,
-        .WriteCaching = below->WriteCaching,
-        .BlockSize = below->BlockSize,
-        .IoAlign = below->IoAlign,
-        .LastBlock = file->extents.disk.size_bytes / below->BlockSize - 1,
-        .LogicalBlocksPerPhysicalBlock = 1,
-    };
-    file->block_io = (EFI_BLOCK_IO_PROTOCOL){
-        .Revision = EFI_BLOCK_IO_PROTOCOL_REVISION3,
-        .Media = &file->media,
-        .Reset = file_reset,
-        .ReadBlocks = file_read,
-        .WriteBlocks = file_write,
-        .FlushBlocks = file_flush,
-    };
-}
-
-/* ---- finding it ----------------------------------------------------------------------------- */
-
-static struct file *find_open(EFI_HANDLE volume, const struct qc_fat_file *found)
-{
-    for (unsigned i = 0; i < FILES_MAX; i++) {
-        if (files[i].volume == volume && files[i].file.entry_off == found->entry_off)
-            return &files[i];
+    if (EFI_ERROR(efi_boot->OpenProtocolInformation(volume, &guid_disk_io, &entries, &count)))
+        return NULL;
+    for (UINTN i = 0; i < count; i++) {
+        if ((entries[i].Attributes & EFI_OPEN_PROTOCOL_BY_DRIVER) != 0)
+            found = entries[i].AgentHandle;
     }
-    return NULL;
-}
-
-static struct file *find_free(void)
-{
-    for (unsigned i = 0; i < FILES_MAX; i++) {
-        if (files[i].volume == NULL)
-            return &files[i];
-    }
-    return NULL;
-}
-
-static qc_status refuse(struct qc_detail *detail, qc_status status, const char *why)
-{
-    return qc_fail(detail, status, "%s", why);
+    efi_boot->FreePool(entries);
+    return found;
 }
 
 /*
- * Looks the file up, and fills all of the slot but its handle. Its last sector may reach behind its
- * end: such a file is only read.
+ * Pages of the file that the driver of the volume read earlier are old by now, and nothing but a
+ * new start makes it forget them: a copy of the file would be of old content, and whoever appends
+ * to it would write old pages back. Files that others have open on the volume are closed by this.
  */
-static qc_status place(struct file *file, EFI_BLOCK_IO_PROTOCOL *parent, const char *path,
-                       struct qc_detail *detail)
+static void refresh_volume(EFI_HANDLE volume)
 {
-    uint64_t block_mask, size_bytes;
-    size_t runs_count;
-    qc_status status;
+    EFI_HANDLE driver = driver_of(volume);
 
-    efi_block_init(&file->below, parent);
-    block_mask = file->below.disk.block_bytes - 1;
-    if (qc_fat_open(&file->fat, &file->below.disk, fat_buffer) != QC_OK ||
-        parent->Media->IoAlign > file->fat.cluster_bytes)
-        return refuse(detail, QC_UNSUPPORTED, "no FAT volume that files can be used on");
-    status = qc_fat_find(&file->fat, path, &file->file);
-    if (status == QC_OK)
-        status = qc_fat_extents(&file->fat, &file->file, file->runs, FILE_RUNS_MAX, &runs_count);
-    if (status == QC_OK && file->file.size_bytes == 0)
-        status = QC_FOREIGN;
-    if (status != QC_OK)
-        return refuse(detail, status,
-                      status == QC_RANGE         ? "the file is not found"
-                      : status == QC_UNSUPPORTED ? "the file lies in too many pieces"
-                      : status == QC_CORRUPT     ? "the volume is damaged"
-                      : status == QC_IO          ? "the volume cannot be read"
-                                                 : "the file is no image");
-    size_bytes = (file->file.size_bytes + block_mask) & ~block_mask;
-    qc_extents_init(&file->extents, &file->below.disk, file->runs, runs_count, size_bytes);
-    if (size_bytes != file->file.size_bytes ||
-        !qc_fat_owns_pages(&file->fat, &file->file, file->runs, runs_count))
-        file->extents.disk.readonly = true;
-    return QC_OK;
+    if (driver == NULL || !flush_volume(volume))
+        return;
+    efi_boot->DisconnectController(volume, driver, NULL);
+    efi_boot->ConnectController(volume, NULL, NULL, FALSE);
 }
 
-static void copy_name(char *name, const char *path)
+/* ---- containers ----------------------------------------------------------------------------- */
+
+/* Takes those away whose file has gone: the path, or the place of their entry, may be used anew. */
+static void sweep(void)
 {
-    size_t i = 0;
+    for (unsigned i = 0; i < FILES_MAX; i++) {
+        struct file *file = &filedisks[i];
 
-    for (; i + 1 < FILE_PATH_MAX && path[i] != '\0'; i++)
-        name[i] = path[i] == '/' ? '\\' : path[i];
-    name[i] = '\0';
-}
-
-static size_t length_of(const char *path)
-{
-    size_t len = 0;
-
-    while (len < FILE_PATH_MAX && path[len] != '\0')
-        len++;
-    return len;
-}
-
-/* The same file is one slot: where it is open already, *ret_file is that one. */
-static qc_status take(EFI_HANDLE volume, const char *path, struct file **ret_file,
-                      struct qc_detail *detail)
-{
-    struct file *file = find_free(), *open;
-    void *parent;
-    qc_status status;
-
-    if (length_of(path) == FILE_PATH_MAX)
-        return refuse(detail, QC_UNSUPPORTED, "the file's path is longer than 255 bytes");
-    if (file == NULL)
-        return refuse(detail, QC_NOSPACE, "no more files can be attached");
-    if (EFI_ERROR(efi_boot->OpenProtocol(volume, &guid_block_io, &parent,
-                                         driver_binding.DriverBindingHandle, NULL,
-                                         EFI_OPEN_PROTOCOL_GET_PROTOCOL)) ||
-        !efi_block_fits(parent))
-        return refuse(detail, QC_UNSUPPORTED, "no volume that files can be used on");
-    status = place(file, parent, path, detail);
-    if (status != QC_OK)
-        return status;
-    open = find_open(volume, &file->file);
-    if (open != NULL) {
-        *ret_file = open;
-        return QC_OK;
+        if (file->volume == NULL || file->container == NULL ||
+            filedisk_verify(file) != EFI_NO_MEDIA)
+            continue;
+        efi_boot->DisconnectController(file->container, NULL, NULL);
+        if (attached_by_container(file->container) == NULL)
+            file_close(file->container);
     }
-    init_block_io(file);
-    efi_block_init(&file->block, &file->block_io);
-    file->volume = volume;
-    file->container = NULL;
-    file->users_count = 0;
-    file->is_data = false;
-    copy_name(file->name, path);
-    *ret_file = file;
-    return QC_OK;
 }
 
-/* ---- as a container ------------------------------------------------------------------------- */
+/* Whether the first block is an image's: nobody else shall mount what else is in a file. */
+static bool holds_image(struct file *file)
+{
+    static _Alignas(EFI_BLOCK_IO_ALIGN_MAX) uint8_t first[EFI_BLOCK_BYTES_MAX];
+    struct qc_disk *disk = &file->extents.disk;
+    struct qc_header header;
+    struct qc_detail detail;
+
+    return disk->ops->read(disk, 0, first, disk->block_bytes) == QC_OK &&
+           qc_header_parse(first, QC_HEADER_BYTES_MAX, &header, &detail) != QC_FOREIGN;
+}
 
 /* One character of UTF-8, of those that a path node can have; 0 where it is none. */
 static CHAR16 next_char(const char **text)
@@ -351,17 +193,33 @@ static EFI_STATUS told(qc_status status)
     }
 }
 
+#define PATH_SAID_MAX 128u /* so that the reason has room behind it */
+
 /* Says why, with the file's name, and returns status. */
 static EFI_STATUS say_refused(EFI_STATUS status, const EFI_DEVICE_PATH *volume, const char *path,
                               const char *why)
 {
     struct say_text text = {0};
 
-    say_add(&text, path);
+    for (size_t i = 0; i < PATH_SAID_MAX && path[i] != '\0'; i++)
+        say_add(&text, (const char[]){(path[i] & 0x80) != 0 ? '?' : path[i], '\0'});
     say_add(&text, ": refused: ");
     say_add(&text, why);
     say_line(volume, &text);
     return status;
+}
+
+static EFI_STATUS install(struct file *file, const EFI_DEVICE_PATH *volume_path, const char *path)
+{
+    EFI_STATUS status;
+
+    if (!make_path(file, volume_path))
+        return say_refused(EFI_UNSUPPORTED, volume_path, path, "its path is too long");
+    status = efi_boot->InstallMultipleProtocolInterfaces(
+        &file->container, &guid_block_io, &file->block_io, &guid_device_path, file->path, NULL);
+    if (EFI_ERROR(status))
+        return say_refused(status, volume_path, path, "the firmware takes no new disk");
+    return EFI_SUCCESS;
 }
 
 EFI_STATUS file_open(EFI_HANDLE volume, const char *path, const struct config_entry *entry,
@@ -379,45 +237,73 @@ EFI_STATUS file_open(EFI_HANDLE volume, const char *path, const struct config_en
         return status;
     if (path_is_in_image(volume_path))
         return say_refused(EFI_UNSUPPORTED, volume_path, path, "it lies inside an image");
-    why = take(volume, path, &file, &detail);
+    sweep();
+    if (!flush_volume(volume))
+        return say_refused(EFI_DEVICE_ERROR, volume_path, path, "its volume cannot be written");
+    why = filedisk_take(volume, path, &file, &detail);
+    /* One that holds no image, for want of a base perhaps, or that nobody connected, is made anew.
+     */
+    if (why == QC_OK && file->container != NULL && attached_by_container(file->container) == NULL &&
+        !EFI_ERROR(file_close(file->container)))
+        why = filedisk_take(volume, path, &file, &detail);
     if (why != QC_OK)
         return say_refused(told(why), volume_path, path, detail.text);
     if (file->container != NULL)
         return EFI_ALREADY_STARTED;
     if (file->users_count > 0)
         return say_refused(EFI_ACCESS_DENIED, volume_path, path, "it is part of another image");
-    file->entry = *entry;
-    if (!make_path(file, volume_path)) {
+    if (!holds_image(file)) {
         file->volume = NULL;
-        return say_refused(EFI_UNSUPPORTED, volume_path, path, "its path is too long");
+        return say_refused(EFI_UNSUPPORTED, volume_path, path, "the file is no image");
     }
-    status = efi_boot->InstallMultipleProtocolInterfaces(
-        &file->container, &guid_block_io, &file->block_io, &guid_device_path, file->path, NULL);
+    file->entry = *entry;
+    status = install(file, volume_path, path);
     if (EFI_ERROR(status)) {
         file->volume = NULL;
-        return say_refused(status, volume_path, path, "the firmware takes no new disk");
+        return status;
     }
     *ret_container = file->container;
     return EFI_SUCCESS;
 }
 
+bool file_is_used(EFI_HANDLE volume, const char *path)
+{
+    struct file *file;
+    struct qc_detail detail;
+    qc_status status = filedisk_take(volume, path, &file, &detail);
+
+    if (status != QC_OK)
+        return status == QC_NOSPACE;
+    if (file->container != NULL || file->users_count > 0)
+        return true;
+    file->volume = NULL;
+    return false;
+}
+
 EFI_STATUS file_close(EFI_HANDLE container)
 {
     struct file *file = file_of(container);
+    EFI_HANDLE volume;
     EFI_STATUS status;
+    bool is_stale;
 
     if (file == NULL)
         return EFI_NOT_FOUND;
     status = efi_boot->UninstallMultipleProtocolInterfaces(
         container, &guid_block_io, &file->block_io, &guid_device_path, file->path, NULL);
-    if (!EFI_ERROR(status))
-        file->volume = NULL;
-    return status;
+    if (EFI_ERROR(status))
+        return status;
+    volume = file->volume;
+    is_stale = file->has_written && filedisk_has_volume(file);
+    file->volume = NULL;
+    if (is_stale)
+        refresh_volume(volume);
+    return EFI_SUCCESS;
 }
 
 void file_open_configured(EFI_HANDLE volume)
 {
-    for (unsigned i = 0; volume != NULL && i < config.entries_count; i++) {
+    for (unsigned i = 0; volume != NULL && !config.is_narrowed && i < config.entries_count; i++) {
         EFI_HANDLE container;
 
         if (config.entries[i].has_file)
@@ -437,8 +323,8 @@ static const struct file *namer_of(const struct attached *attached)
 
         if (number < BASE_FILES_FIRST && !base_is_data_number(number))
             file = NULL;
-        else if (number >= BASE_FILES_FIRST && !files[number - BASE_FILES_FIRST].is_data)
-            file = &files[number - BASE_FILES_FIRST];
+        else if (number >= BASE_FILES_FIRST && !filedisks[number - BASE_FILES_FIRST].is_data)
+            file = &filedisks[number - BASE_FILES_FIRST];
     }
     return file;
 }
@@ -446,7 +332,7 @@ static const struct file *namer_of(const struct attached *attached)
 /* The name, behind the folder of who names it. False where it is too long. */
 static bool join(char *path, const struct file *namer, const char *name)
 {
-    size_t folder = 0, len = length_of(name);
+    size_t folder = 0, len = filedisk_length(name);
 
     for (size_t i = 0; namer->name[i] != '\0'; i++) {
         if (namer->name[i] == '\\')
@@ -462,7 +348,7 @@ static bool join(char *path, const struct file *namer, const char *name)
 static bool is_used_by(const struct attached *attached, const struct file *file)
 {
     for (unsigned i = 0; i < attached->bases_count; i++) {
-        if (attached->base_numbers[i] == BASE_FILES_FIRST + (size_t)(file - files))
+        if (attached->base_numbers[i] == BASE_FILES_FIRST + (size_t)(file - filedisks))
             return true;
     }
     return file->container != NULL && file->container == attached->container;
@@ -473,9 +359,11 @@ static qc_status check_use(const struct attached *attached, const struct file *f
                            struct qc_detail *detail)
 {
     if (is_used_by(attached, file))
-        return refuse(detail, QC_REFUSED, "backing name refused: the base lies above itself");
+        return filedisk_refuse(detail, QC_REFUSED,
+                               "backing name refused: the base lies above itself");
     if (file->container != NULL || (file->users_count > 0 && (is_data || file->is_data)))
-        return refuse(detail, QC_REFUSED, "backing name refused: the file is in use by others");
+        return filedisk_refuse(detail, QC_REFUSED,
+                               "backing name refused: the file is in use by others");
     return QC_OK;
 }
 
@@ -487,14 +375,15 @@ qc_status file_find_base(struct attached *attached, struct qc_base *base, unsign
     qc_status status;
 
     if (namer == NULL || config.is_narrowed)
-        return refuse(&base->detail, QC_REFUSED,
-                      "backing name refused: no base in the configuration");
+        return filedisk_refuse(&base->detail, QC_REFUSED,
+                               "backing name refused: no base in the configuration");
     status = qc_name_check(base->name, &base->detail);
     if (status != QC_OK)
         return status;
     if (!join(path, namer, base->name))
-        return refuse(&base->detail, QC_REFUSED, "backing name refused: its path is too long");
-    status = take(namer->volume, path, &file, &base->detail);
+        return filedisk_refuse(&base->detail, QC_REFUSED,
+                               "backing name refused: its path is too long");
+    status = filedisk_take(namer->volume, path, &file, &base->detail);
     if (status == QC_OK)
         status = check_use(attached, file, base->is_data_file, &base->detail);
     if (status != QC_OK)
@@ -502,19 +391,25 @@ qc_status file_find_base(struct attached *attached, struct qc_base *base, unsign
     file->is_data = base->is_data_file;
     file->users_count++;
     file->block.disk.readonly |= file->media.ReadOnly || !base->is_data_file || base->depth > 0;
-    *ret_number = BASE_FILES_FIRST + (unsigned)(file - files);
+    *ret_number = BASE_FILES_FIRST + (unsigned)(file - filedisks);
     return QC_OK;
 }
 
 struct efi_block *file_block(unsigned number)
 {
-    return &files[number - BASE_FILES_FIRST].block;
+    return &filedisks[number - BASE_FILES_FIRST].block;
 }
 
 void file_release_base(unsigned number)
 {
-    struct file *file = &files[number - BASE_FILES_FIRST];
+    struct file *file = &filedisks[number - BASE_FILES_FIRST];
 
-    if (--file->users_count == 0)
-        file->volume = NULL;
+    if (--file->users_count > 0)
+        return;
+    /* Closing the container of an image on the same volume refreshes it. */
+    for (unsigned i = 0; i < FILES_MAX && file->has_written; i++) {
+        if (filedisks[i].volume == file->volume && filedisks[i].container != NULL)
+            filedisks[i].has_written = true;
+    }
+    file->volume = NULL;
 }

@@ -7,6 +7,7 @@
  * may only take away: readonly, snapshot and `backing no` act, and `base` and `data` make no image
  * out of other partitions: such an image is refused, as it is without them. The partitions they
  * name stay hidden and are not written, so that what was a layer yesterday is not a disk today.
+ * `file` makes no disk of a file; the command, which the firmware verifies, may.
  *
  * The driver itself loads no code: what an image holds is started by others, through LoadImage,
  * which verifies it wherever it lies.
@@ -41,6 +42,7 @@ bool secureboot_narrow(struct config *settings)
     if (!is_on())
         return false;
     for (unsigned i = 0; i < settings->entries_count; i++)
-        settings->is_narrowed |= settings->entries[i].has_base || settings->entries[i].has_data;
+        settings->is_narrowed |= settings->entries[i].has_base || settings->entries[i].has_data ||
+                                 settings->entries[i].has_file;
     return settings->is_narrowed;
 }

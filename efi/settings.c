@@ -109,7 +109,7 @@ void settings_load(EFI_HANDLE image_handle, EFI_HANDLE volume)
     config_parse(&config, bytes, len);
     say_bad_lines(path);
     if (secureboot_narrow(&config)) {
-        say_add(&text, "base and data are not followed: Secure Boot is on");
+        say_add(&text, "base, data and file are not followed: Secure Boot is on");
         say_of_file(path, &text);
     }
 }

@@ -30,7 +30,7 @@ BUSYBOX = Path("/bin/busybox")
 # earlyprintk makes the kernel's decompressor talk on the serial line too; -1 turns a panic into a
 # reboot, which ends the machine.
 COMMAND_LINE = "console=ttyS0 earlyprintk=ttyS0 panic=-1"
-LAYOUTS = ("partition", "disk")
+LAYOUTS = ("partition", "disk", "file")
 # The qcow2 as qemu-img makes it, compressed in one of two ways, or an overlay on a compressed base.
 IMAGES = ("plain", "zlib", "zstd", "overlay")
 BREAKS = ("nodriver", "byte")
@@ -133,10 +133,10 @@ def break_byte(qcow2, raw, vmlinuz):
         image.write(bytes([found[0] ^ 0xFF]))
 
 
-def system_disk(folder, vmlinuz, nonce):
-    """A raw disk with the system in it."""
+def system_disk(folder, vmlinuz, nonce, width):
+    """A raw disk with the system in it; width as make_fat has it, of its volume."""
     uki = unified_kernel(folder / "uki.efi", vmlinuz, folder, nonce)
-    volume = disks.make_fat(folder / "system.fat", {"EFI/BOOT/BOOTX64.EFI": uki})
+    volume = disks.make_fat(folder / "system.fat", {"EFI/BOOT/BOOTX64.EFI": uki}, width)
     return disks.write_gpt(folder / "system.raw", [(disks.ESP_TYPE, volume)], name="system")
 
 
@@ -165,6 +165,8 @@ def overlay_on(base, raw, golden, nonce):
 
 def place_of(layout, part):
     """(the disk's name, the partition's number) of the image, part 2, or its base, part 3."""
+    if layout == "file":
+        return ("machine", 1)
     return ("machine", part) if layout == "partition" else (f"part{part}", 1)
 
 
@@ -189,6 +191,21 @@ def write_disks(folder, layout, esp, images):
                       for number, part in enumerate(parts, 2)]
 
 
+def file_disk(folder, driver, boot_program, images):
+    """One disk whose ESP, FAT32, has the images as files, and a configuration that names the first.
+    """
+    config, name = folder / "qcow2.conf", images[0].name
+    config.write_text(f"image demo\n  file \\{name}\n")
+    files = {"EFI/BOOT/BOOTX64.EFI": boot_program, "EFI/qcow2/qcow2.conf": config}
+    if driver:
+        files["EFI/BOOT/qcow2x64.efi"] = driver
+    files.update({path.name: path for path in images[1:]})
+    size = images[0].stat().st_size + 4 * disks.MIB
+    esp = disks.make_fat(folder / "esp.fat", files, 32, size)
+    disks.add_image(esp, name, images[0], disks.MIB)
+    return [disks.write_gpt(folder / "machine.raw", [(disks.ESP_TYPE, esp)], name="machine")]
+
+
 def demo_disks(folder, cache, driver, boot_program, layout, broken=None, image=IMAGES[0]):
     """
     Makes the machine's disks in folder. layout is of LAYOUTS, image of IMAGES; broken is None or of
@@ -198,17 +215,21 @@ def demo_disks(folder, cache, driver, boot_program, layout, broken=None, image=I
     vmlinuz = kernel(cache)
     nonce, golden = secrets.token_hex(16), secrets.token_hex(16)
     is_overlay = image == "overlay"
-    raw = system_disk(folder, vmlinuz, golden if is_overlay else nonce)
+    raw = system_disk(folder, vmlinuz, golden if is_overlay else nonce,
+                      32 if layout == "file" else None)
     system = convert(raw, {"plain": None, "overlay": "zlib"}.get(image, image))
     images = [overlay_on(system, raw, golden, nonce), system] if is_overlay else [system]
     if broken == "byte":
         break_byte(system, raw, vmlinuz)
-    config = write_config(folder / "qcow2.conf", layout) if is_overlay else None
-    esp = disks.make_esp(folder / "esp.fat", None if broken == "nodriver" else driver,
-                         boot_program, config)
-    machine = write_disks(folder, layout, esp, images)
+    driver = None if broken == "nodriver" else driver
+    if layout == "file":
+        machine = file_disk(folder, driver, boot_program, images)
+    else:
+        config = write_config(folder / "qcow2.conf", layout) if is_overlay else None
+        esp = disks.make_esp(folder / "esp.fat", driver, boot_program, config)
+        machine = write_disks(folder, layout, esp, images)
     made = Demo(nonce, machine)
     if is_overlay:
-        made.base = (machine[0 if layout == "partition" else 2], place_of(layout, 3)[1])
+        made.base = (machine[2 if layout == "disk" else 0], place_of(layout, 3)[1])
         made.base_sum = made.sum_of_base()
     return made

@@ -16,6 +16,9 @@ from pathlib import Path
 MIB = 1 << 20
 TOOL_TIMEOUT_S = 60
 FAT_BYTES_MIN = 4 * MIB
+FAT32_BYTES_MIN = 40 * MIB  # in clusters of a sector
+# What the firmware's FAT driver reads and writes back as a whole, counted from the first cluster.
+FAT_PAGE_BYTES = 64 * 1024
 # Whole MiB, so that partitions suit every block size and firmware.
 ALIGN = MIB
 ENTRY_COUNT = 128
@@ -47,25 +50,50 @@ def copy_into(target, at, source):
             at += len(chunk)
 
 
-def make_fat(path, files):
-    """A FAT volume with files, {"EFI/BOOT/NAME": path of its content}, a little larger."""
+def make_fat(path, files, width=None, room=0):
+    """
+    A FAT volume with files, {"EFI/BOOT/NAME": path of its content}, larger by room and a little.
+    width: 32 for FAT32 with clusters of a sector; otherwise mkfs.vfat chooses.
+    """
     path = Path(path)
     path.unlink(missing_ok=True)
     content = sum(round_up(Path(source).stat().st_size, 4096) for source in files.values())
-    size = round_up(max(FAT_BYTES_MIN, content + content // 64 + MIB), MIB)
+    least = FAT32_BYTES_MIN if width == 32 else FAT_BYTES_MIN
+    size = round_up(max(least, content + content // 64 + MIB + room), MIB)
     with open(path, "wb") as made:
         made.truncate(size)
     # --invariant keeps the clock out of the volume's number.
-    run("mkfs.vfat", "--invariant", path)
-    env = dict(os.environ, MTOOLS_SKIP_CHECK="1", SOURCE_DATE_EPOCH="1700000000", TZ="UTC")
+    run("mkfs.vfat", "--invariant", *(("-F", 32, "-s", 1) if width == 32 else ()), path)
     folders = {folder for name in files for folder in list(Path(name).parents)[:-1]}
     if folders:
         # A parent is always shorter than what it holds.
         names = sorted((f"::{folder}" for folder in folders), key=len)
-        run("mmd", "-i", path, *names, env=env)
+        run("mmd", "-i", path, *names, env=tools_env())
     for name, source in files.items():
-        run("mcopy", "-i", path, source, f"::{name}", env=env)
+        run("mcopy", "-i", path, source, f"::{name}", env=tools_env())
     return path
+
+
+def tools_env():
+    return dict(os.environ, MTOOLS_SKIP_CHECK="1", SOURCE_DATE_EPOCH="1700000000", TZ="UTC")
+
+
+def add_image(path, name, qcow2, room):
+    """
+    Adds an image to a volume of make_fat(width=32) from which no file was removed, in pages of its
+    own, so that the driver writes it: with room in it, behind a file that fills the page before.
+    """
+    volume, filler, padded = Path(path).read_bytes(), Path(f"{path}.fill"), Path(f"{path}.pad")
+    reserved, = struct.unpack_from("<H", volume, 14)
+    sectors, = struct.unpack_from("<I", volume, 36)
+    table = volume[reserved * 512:(reserved + sectors) * 512].rstrip(b"\0")
+    free_off = (len(table) + 3) // 4 * 512 - 2 * 512
+    if gap := -free_off % FAT_PAGE_BYTES:
+        filler.write_bytes(bytes(gap))
+        run("mcopy", "-i", path, filler, f"::{Path(name).stem}.pad", env=tools_env())
+    padded.write_bytes(Path(qcow2).read_bytes())
+    os.truncate(padded, round_up(padded.stat().st_size + room, FAT_PAGE_BYTES))
+    run("mcopy", "-i", path, padded, f"::{name}", env=tools_env())
 
 
 def gpt_header(own_block, other_block, table_block, last_usable, first_usable, table, name):

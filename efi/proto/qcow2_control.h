@@ -65,6 +65,12 @@ struct qcow2_control {
     /* Ends that. After a change the image is attached anew, with a child of its own. */
     EFI_STATUS(EFIAPI *resume)
     (struct qcow2_control *This, EFI_HANDLE container, BOOLEAN is_changed);
+    /*
+     * EFI_ALREADY_STARTED: an attached image is in this file, or below in it, so that nobody else
+     * may change it. EFI_NOT_FOUND: none is.
+     */
+    EFI_STATUS(EFIAPI *look_file)
+    (struct qcow2_control *This, EFI_HANDLE volume, const char *path);
 };
 
 #endif

@@ -156,7 +156,7 @@ def test_configuration_narrows(report):
     assert report.one("write") == {"status": "WRITE_PROTECTED"}
     lines = [line for line in said(report)[0] if "Secure Boot" in line]
     assert len(lines) == 1
-    assert lines[0].endswith(": qcow2.conf base and data are not followed: Secure Boot is on")
+    assert lines[0].endswith(": qcow2.conf base, data and file are not followed: Secure Boot is on")
 
 
 def test_layers_elsewhere_are_refused(report, images):

@@ -63,9 +63,8 @@ static size_t path_bytes(const EFI_DEVICE_PATH_PROTOCOL *path)
     return bytes;
 }
 
-/* What stands after prefix in path, or NULL when path does not begin so. */
-static EFI_DEVICE_PATH_PROTOCOL *path_after(EFI_DEVICE_PATH_PROTOCOL *path,
-                                            EFI_DEVICE_PATH_PROTOCOL *prefix)
+EFI_DEVICE_PATH_PROTOCOL *path_after(EFI_DEVICE_PATH_PROTOCOL *path,
+                                     EFI_DEVICE_PATH_PROTOCOL *prefix)
 {
     size_t bytes = path_bytes(prefix);
     if (path_bytes(path) < bytes || !equal(path, prefix, bytes))
@@ -73,7 +72,8 @@ static EFI_DEVICE_PATH_PROTOCOL *path_after(EFI_DEVICE_PATH_PROTOCOL *path,
     return (void *)((uint8_t *)path + bytes);
 }
 
-/* True for the path of PCI device slot's disk (part 0) or partition, with no image in between. */
+/* True for the path of PCI device slot's disk (part 0) or partition, with no image or file in it.
+ */
 static bool path_matches(EFI_DEVICE_PATH_PROTOCOL *path, uint64_t slot, uint64_t part)
 {
     bool on_slot = false;
@@ -87,7 +87,8 @@ static bool path_matches(EFI_DEVICE_PATH_PROTOCOL *path, uint64_t slot, uint64_t
             uint32_t number;
             agent.bs->CopyMem(&number, (uint8_t *)node + sizeof(*node), sizeof(number));
             found_part = number;
-        } else if (is_image_node(node)) {
+        } else if (is_image_node(node) || (DevicePathType(node) == MEDIA_DEVICE_PATH &&
+                                           DevicePathSubType(node) == MEDIA_FILEPATH_DP)) {
             return false;
         }
         node = NextDevicePathNode(node);
