@@ -312,7 +312,9 @@ static qc_status run(struct check *check, enum qc_check_fix fix)
     if (status == QC_OK && fix != QC_FIX_NOTHING)
         status = repair(check, fix);
     qc_scratch_return(image);
-    if (status == QC_OK && image->readonly_kind == QC_READONLY_DAMAGED &&
+    /* Not all damage is marked in the header: what a check alone found is still there. */
+    if (status == QC_OK && fix != QC_FIX_NOTHING && image->readonly_kind == QC_READONLY_DAMAGED &&
+        check->result.corruptions + check->result.check_errors == 0 &&
         is_sound(&image->top.header)) {
         qc_detail_clear(&image->readonly_reason);
         image->readonly_kind = QC_READONLY_FIXED;
