@@ -355,7 +355,10 @@ static bool spend(void *context, uint64_t done, uint64_t total)
 
     (void)done;
     (void)total;
-    return *looks_left > 0 && (*looks_left)-- > 0;
+    if (*looks_left == 0)
+        return false;
+    (*looks_left)--;
+    return true;
 }
 
 qc_status qc_repair_dirty(struct qc_image *image)
