@@ -119,9 +119,9 @@ static uint16_t page_take(struct qc_cache *cache)
     }
     if (cache->pages_used < cache->pages_count - cache->pages_lent)
         return cache->pages_used++;
+    /* Where the main list is empty the queue has every page. */
     if (cache->lists[QC_LIST_QUEUE].count >
-            (cache->pages_count - cache->pages_lent) / QUEUE_PER_PAGES ||
-        cache->lists[QC_LIST_MAIN].count == 0) {
+        (cache->pages_count - cache->pages_lent) / QUEUE_PER_PAGES) {
         /* Out of the queue, but remembered: asked for again, it will go to the main list. */
         victim = cache->lists[QC_LIST_QUEUE].tail;
         page = cache->slots[victim].page;

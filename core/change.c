@@ -120,7 +120,7 @@ qc_status qc_begin_change(struct qc_image *image, uint64_t guest_off, uint64_t l
                        "write of %u bytes at guest %x is outside or no whole sectors", len,
                        guest_off);
     if (image->readonly_reason.text[0] != '\0')
-        return qc_fail(&image->detail, QC_READONLY, "%s", image->readonly_reason.text);
+        return qc_fail(&image->detail, QC_READONLY, "%s", qc_readonly_reason(image));
     return image->is_announced || len == 0 ? QC_OK : announce_changes(image);
 }
 
@@ -139,7 +139,7 @@ qc_status qc_flush(struct qc_image *image)
     if (image->top.disk->readonly)
         return QC_OK;
     if (image->is_failed)
-        return qc_fail(&image->detail, QC_READONLY, "%s", image->readonly_reason.text);
+        return qc_fail(&image->detail, QC_READONLY, "%s", qc_readonly_reason(image));
     if (qc_has_changes(image))
         status = qc_commit(image);
     else if (image->is_unflushed)

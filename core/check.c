@@ -312,7 +312,9 @@ static qc_status run(struct check *check, enum qc_check_fix fix)
     if (status == QC_OK && fix != QC_FIX_NOTHING)
         status = repair(check, fix);
     qc_scratch_return(image);
-    if (status == QC_OK && image->readonly_kind == QC_READONLY_DAMAGED &&
+    /* Not all damage is marked in the header: what a check alone found is still there. */
+    if (status == QC_OK && fix != QC_FIX_NOTHING && image->readonly_kind == QC_READONLY_DAMAGED &&
+        check->result.corruptions + check->result.check_errors == 0 &&
         is_sound(&image->top.header)) {
         qc_detail_clear(&image->readonly_reason);
         image->readonly_kind = QC_READONLY_FIXED;
@@ -353,7 +355,10 @@ static bool spend(void *context, uint64_t done, uint64_t total)
 
     (void)done;
     (void)total;
-    return *looks_left > 0 && (*looks_left)-- > 0;
+    if (*looks_left == 0)
+        return false;
+    (*looks_left)--;
+    return true;
 }
 
 qc_status qc_repair_dirty(struct qc_image *image)

@@ -132,7 +132,7 @@ qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
     struct qc_cluster cluster = {0};
     struct qc_extent extent;
     uint64_t count = 0, l2_off = 0;
-    bool is_l2_ours = false;
+    bool is_l2_ours = false, is_dropped;
     qc_status status = qc_map_entry(image, guest_off, &cluster.entry, &extent);
 
     if (status != QC_OK)
@@ -144,13 +144,14 @@ qc_status qc_cluster_look(struct qc_image *image, uint64_t guest_off,
         status = look_at_held(image, guest_off, cluster.held_first + i, &cluster, &count);
     if (status == QC_OK && cluster.has_host)
         status = l2_is_ours(image, guest_off, &is_l2_ours, &l2_off);
-    if (status == QC_OK && is_l2_ours && l2_off != 0 && count == 1)
+    is_dropped = cluster.held_count > 0 && qc_count_is_dropped(image, cluster.held_first);
+    if (status == QC_OK && is_l2_ours && l2_off != 0 && count == 1 && !is_dropped)
         status = look_for_twin(image, guest_off, l2_off, &cluster);
     if (status == QC_OK)
         status = qc_believe_counts(image);
     if (status != QC_OK)
         return status;
-    cluster.is_ours = cluster.has_host && is_l2_ours &&
+    cluster.is_ours = cluster.has_host && is_l2_ours && !is_dropped &&
                       (count == 1 || qc_has_data_file(&image->top) || QC_SEED(no_cow));
     *ret_cluster = cluster;
     return QC_OK;

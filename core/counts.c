@@ -130,6 +130,13 @@ qc_status qc_count_get(struct qc_image *image, uint64_t cluster, uint64_t *ret_c
     return QC_OK;
 }
 
+bool qc_count_is_dropped(const struct qc_image *image, uint64_t cluster)
+{
+    const struct qc_record *record = qc_epoch_find(&image->epoch, QC_RECORD_COUNT, cluster);
+
+    return record != NULL && record->u.lost > 0;
+}
+
 qc_status qc_count_prepare(struct qc_image *image, uint64_t cluster, uint64_t *ret_count)
 {
     qc_status status = qc_count_get(image, cluster, ret_count);

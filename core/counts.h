@@ -23,6 +23,12 @@ qc_status qc_block_find(struct qc_image *image, uint64_t block_index, uint64_t *
 /* The true count of a host cluster: what it will be once everything is on the disk. */
 qc_status qc_count_get(struct qc_image *image, uint64_t cluster, uint64_t *ret_count);
 
+/*
+ * Whether the cluster lost a reference in this epoch: the disk names it more often than its count
+ * says until that is committed, so that it must not be written in place.
+ */
+bool qc_count_is_dropped(const struct qc_image *image, uint64_t cluster);
+
 /* As qc_count_get, and makes a later drop of it need no disk. Room for a record is reserved. */
 qc_status qc_count_prepare(struct qc_image *image, uint64_t cluster, uint64_t *ret_count);
 

@@ -14,9 +14,14 @@
 /* Tables that may be named twice are asked for so many at a time, and so often. */
 #define SUSPECTS_MAX 32u
 #define ROUNDS_MAX   64u
-#define NAMES_MAX    2u
+/* But only while that reads not much more than so many bytes. */
+#define ASKED_BYTES_MAX (8u << 20)
+#define NAMES_MAX       2u
 /* Of the L1 tables of all snapshots. */
 #define SNAPSHOT_CLUSTERS_MAX (1u << 20)
+/* L1 tables of so many snapshots are known, and of so many clusters: each look goes over them. */
+#define SNAPSHOTS_KNOWN_MAX         1024u
+#define SNAPSHOT_CLUSTERS_KNOWN_MAX 4096u
 
 /* Half of the filter is for refcount blocks, half for L2 tables. */
 enum half { HALF_BLOCKS, HALF_L2, HALVES };
@@ -99,7 +104,8 @@ static void table_of(const struct qc_image *image, enum half half, uint64_t *ret
 
 /*
  * Goes through a table of offsets from *entry_off on. With is_filling each cluster that it names
- * is added to the filter, and it stops where the suspects become too many; else names are counted.
+ * is added to the filter, and it stops where the suspects become too many (NULL: nowhere); else
+ * names are counted.
  */
 static qc_status walk_table(struct qc_image *image, enum half half, bool is_filling,
                             struct suspects *suspects, uint64_t *entry_off)
@@ -126,11 +132,11 @@ static qc_status walk_table(struct qc_image *image, enum half half, bool is_fill
                 see_name(suspects, cluster, half);
                 continue;
             }
-            if (suspects->count > SUSPECTS_MAX - HALVES)
+            if (suspects != NULL && suspects->count > SUSPECTS_MAX - HALVES)
                 return QC_OK;
-            if (is_maybe(image, cluster, half))
+            if (suspects != NULL && is_maybe(image, cluster, half))
                 suspect(suspects, cluster, half);
-            if (half == HALF_BLOCKS && is_maybe(image, cluster, HALF_L2))
+            if (suspects != NULL && half == HALF_BLOCKS && is_maybe(image, cluster, HALF_L2))
                 suspect(suspects, cluster, HALF_L2);
             add(image, cluster, half);
             image->tables_count++;
@@ -167,20 +173,26 @@ static qc_status judge(struct qc_image *image, enum half half, struct suspects *
 /* Adds every cluster that a table of offsets names, and looks for those that are named again. */
 static qc_status add_table(struct qc_image *image, enum half half)
 {
-    uint64_t table_off, table_bytes, entry_off = 0;
+    uint64_t table_off, table_bytes, other_bytes, entry_off = 0;
+    uint32_t rounds_max;
     qc_status status = QC_OK;
 
     table_of(image, half, &table_off, &table_bytes);
-    /* A round goes at least one entry on. */
-    for (uint32_t round = 0; status == QC_OK && entry_off < table_bytes; round++) {
+    table_of(image, half == HALF_L2 ? HALF_BLOCKS : HALF_L2, &table_off, &other_bytes);
+    if (table_bytes == 0)
+        return QC_OK;
+    rounds_max = (uint32_t)qc_min(ROUNDS_MAX, 1 + ASKED_BYTES_MAX / (table_bytes + other_bytes));
+    for (uint32_t round = 0; status == QC_OK && round < rounds_max && entry_off < table_bytes;
+         round++) {
         struct suspects suspects;
 
         suspects.count = 0;
         status = walk_table(image, half, true, &suspects, &entry_off);
-        if (status == QC_OK && suspects.count > 0 && round < ROUNDS_MAX && !QC_SEED(no_guard))
+        if (status == QC_OK && suspects.count > 0 && !QC_SEED(no_guard))
             status = judge(image, half, &suspects);
     }
-    return status;
+    /* Enough was asked: the rest is added, and no more. */
+    return status == QC_OK ? walk_table(image, half, true, NULL, &entry_off) : status;
 }
 
 /* Bytes of the snapshot's entry at host_off, whose head this is. */
@@ -201,7 +213,8 @@ static qc_status measure_entry(struct qc_image *image, uint64_t host_off, const 
     *tables_count += qc_units(l1_bytes, cluster_bits);
     if (l1_bytes > QC_L1_BYTES_MAX || *tables_count > SNAPSHOT_CLUSTERS_MAX)
         return qc_fail(&image->detail, QC_UNSUPPORTED, "L1 tables of snapshots too large");
-    for (uint64_t off = 0; off < l1_bytes; off += image->top.header.cluster_bytes)
+    for (uint64_t off = 0; *tables_count <= SNAPSHOT_CLUSTERS_KNOWN_MAX && off < l1_bytes;
+         off += image->top.header.cluster_bytes)
         add(image, (l1_off + off) >> cluster_bits, HALF_L2);
     *ret_bytes = bytes;
     return QC_OK;
@@ -242,6 +255,7 @@ qc_status qc_guard_measure_snapshots(struct qc_image *image, uint32_t reads_max)
             return status;
     }
     image->snapshots_bytes = off - first_off;
+    image->snapshot_tables_count = image->top.header.snapshots_count + (uint32_t)tables_count;
     return QC_OK;
 }
 
@@ -304,10 +318,11 @@ static qc_status peek(struct qc_image *image, uint64_t off, uint8_t *bytes, uint
 static qc_status find_in_snapshots(struct qc_image *image, uint64_t cluster, bool *ret_is_table)
 {
     unsigned cluster_bits = image->top.header.cluster_bits;
+    uint32_t known_count = (uint32_t)qc_min(image->top.header.snapshots_count, SNAPSHOTS_KNOWN_MAX);
     uint64_t off = 0;
 
     /* Each entry that was measured is within these bytes. */
-    for (uint32_t i = 0; i < image->top.header.snapshots_count; i++) {
+    for (uint32_t i = 0; i < known_count; i++) {
         uint8_t head[QC_SNAPSHOT_ENTRY_BYTES_MIN];
         qc_status status;
 

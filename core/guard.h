@@ -8,9 +8,10 @@
  * bounded: a Bloom filter, filled once before the first change, says no at once, and only where it
  * says maybe are the tables read. Filling it, tables that the L1 table or the refcount table name
  * twice are found, and L2 tables that are refcount blocks: what is written to one would change two.
- * That search is bounded too (GUARD_ROUNDS_MAX); a check of the whole image has no such bound.
+ * That search is bounded too (ROUNDS_MAX, ASKED_BYTES_MAX); a check of the whole image is not. L1
+ * tables of snapshots are known of the first SNAPSHOTS_KNOWN_MAX.
  *
- * Left to others: L1 and L2 tables of snapshots alone, which a check of the whole image covers.
+ * Left to others: L2 tables of snapshots alone, which a check of the whole image covers.
  */
 #ifndef QC_GUARD_H
 #define QC_GUARD_H

@@ -136,8 +136,9 @@ struct qc_image {
     bool has_blanks;              /* of some tables more is known than the cache holds (blank.h) */
     /* Looks whether counts may be believed, before the first change; sets lying_off (verify.h). */
     qc_status (*verify)(struct qc_image *image);
-    uint64_t lying_off;        /* of a cluster whose count is too low; 0: none is known */
-    uint32_t tables_count;     /* L2 tables and refcount blocks, as the guard found them */
+    uint64_t lying_off;             /* of a cluster whose count is too low; 0: none is known */
+    uint32_t tables_count;          /* L2 tables and refcount blocks, as the guard found them */
+    uint32_t snapshot_tables_count; /* snapshots, and clusters of their L1 tables; likewise */
     uint64_t snapshots_bytes;  /* of the snapshot table, from the first change on; 0: not known */
     uint64_t free_hint;        /* host cluster below which none is free, but for lowered counts */
     uint64_t virgin_off;       /* from here on the disk reads as zeros: nothing was ever here */

@@ -60,9 +60,12 @@ qc_status qc_repair_windows(struct qc_repair *repair, qc_status (*action)(struct
     const struct qc_refs *refs = &repair->refs;
     uint64_t end =
         qc_units(repair->image->top.disk->size_bytes, repair->image->top.header.cluster_bits) + 1;
-    bool is_counted = repair->is_counted && !wants_tables;
+    bool is_counted = false;
 
-    if (is_counted)
+    /* What is counted already is so without tables. */
+    if (wants_tables)
+        repair->is_counted = false;
+    if (repair->is_counted)
         return action(repair);
     for (uint64_t first = 0; first < end; first += repair->tally.count) {
         qc_status status = count(repair, first, end, wants_tables, false);
@@ -325,7 +328,7 @@ static qc_status pad(struct stream *stream, uint32_t multiple)
     static const uint8_t zero[1];
     qc_status status = QC_OK;
 
-    while ((stream->fill & (multiple - 1)) != 0 && status == QC_OK)
+    while (status == QC_OK && (stream->fill & (multiple - 1)) != 0)
         status = put(stream, zero, sizeof(zero));
     return status;
 }

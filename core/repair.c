@@ -173,7 +173,7 @@ static void set_copied(const struct qc_repair *repair, struct qc_walk_item *item
     uint64_t host_off = item->entry & QC_ENTRY_OFFSET_MASK;
     uint64_t cluster = host_off >> repair->image->top.header.cluster_bits;
 
-    if (cluster - repair->tally.first >= repair->tally.count)
+    if (host_off == 0 || cluster - repair->tally.first >= repair->tally.count)
         return;
     /* Where a count cannot be as large as it must, the flag goes with what is stored. */
     if (qc_min(qc_tally_get(&repair->tally, cluster), qc_count_max(&repair->image->top.header)) ==
@@ -187,8 +187,8 @@ static qc_status copied_l1(struct qc_walk *walk, struct qc_walk_item *item)
 {
     struct qc_repair *repair = walk->context;
 
-    if (item->host_off != 0 && !repair->is_l1_shared)
-        set_copied(repair, item);
+    /* The header's own table is never a shared one (shared.c). */
+    set_copied(repair, item);
     item->is_followed = is_ours(walk->image, item);
     return qc_repair_go_on(repair, item->index);
 }
@@ -201,7 +201,7 @@ static qc_status copied_l2(struct qc_walk *walk, struct qc_walk_item *item)
         /* Nothing is shared there; offset 0 without the flag is no cluster. */
         if (item->entry & QC_ENTRY_OFFSET_MASK)
             item->entry |= QC_ENTRY_COPIED;
-    } else if (item->entry & QC_ENTRY_OFFSET_MASK) {
+    } else {
         set_copied(walk->context, item);
     }
     return QC_OK;
@@ -218,7 +218,6 @@ static qc_status copied_window(struct qc_repair *repair)
                            .visit_l2 = copied_l2,
                            .context = repair};
 
-    repair->is_l1_shared = qc_is_l1_shared(repair->image, header->l1_off, header->l1_entries);
     return qc_walk_run(&walk);
 }
 

@@ -88,7 +88,11 @@ static qc_status create(struct qc_job *job, const char *name, uint32_t date_sec,
         status = qc_flush_disk(image);
     if (status == QC_OK)
         status = switch_table(job, table_off, header->snapshots_count + 1);
-    return status == QC_OK ? qc_job_free(job, old_off, old_bytes) : status;
+    if (status != QC_OK)
+        return status;
+    for (uint64_t i = 0; i < l1_clusters; i++)
+        qc_guard_add_l2(image, (l1_off >> header->cluster_bits) + i);
+    return qc_job_free(job, old_off, old_bytes);
 }
 
 qc_status qc_snapshot_create(struct qc_image *image, const char *name, uint32_t date_sec,

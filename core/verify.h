@@ -6,8 +6,9 @@
  * the cluster is handed out again, or written in place. No single lookup can see it, only telling
  * up all references does. That is done where it costs little.
  *
- * Promises: changes nothing; reads at most QC_VERIFY_TABLES_MAX tables and goes over what they say
- * once; on a larger image it reads nothing and believes.
+ * Promises: changes nothing; reads at most QC_VERIFY_TABLES_MAX tables and QC_VERIFY_BYTES_MAX of
+ * them, and goes over what they say once. Of a larger image, of one with bitmaps that are in use,
+ * and where a table cannot be read, the counts are believed.
  *
  * Left to others: refusing (cluster.c, alloc.c, after what they find themselves); all else that can
  * be wrong, and larger images (check.c).
@@ -19,10 +20,12 @@
 
 /* L2 tables and refcount blocks together, those of snapshots too. */
 #define QC_VERIFY_TABLES_MAX 64u
+#define QC_VERIFY_BYTES_MAX  (8u << 20)
 
 /*
  * Sets image->lying_off to a cluster of data whose count is too low, where there is one. The guard
- * is prepared; with changes that wait nothing is looked at. Borrows the cache's pages. QC_IO.
+ * is prepared; with changes that wait nothing is looked at. Borrows the cache's pages. QC_IO where
+ * the guard cannot tell.
  */
 qc_status qc_verify_counts(struct qc_image *image);
 

@@ -118,6 +118,7 @@ static QC_APART qc_status write_in_place(struct qc_image *image, struct qc_piece
 
         if (qc_cluster_look(image, piece->guest_off + len, &next) != QC_OK) {
             qc_detail_clear(&image->detail); /* the next turn's error */
+            image->is_to_be_marked = false;
             break;
         }
         part = qc_min(piece->len - len, cluster_bytes);
@@ -222,6 +223,7 @@ static QC_APART uint64_t count_new(struct qc_image *image, const struct qc_piece
 
         if (qc_cluster_look(image, (first + count) << cluster_bits, &cluster) != QC_OK) {
             qc_detail_clear(&image->detail); /* the next turn's error */
+            image->is_to_be_marked = false;
             break;
         }
         if (cluster.is_ours)

@@ -21,7 +21,7 @@ struct sweep_case {
     void (*build)(struct rig *rig);
     /* Opens it and works; the first answer that is not QC_OK ends it. */
     qc_status (*work)(struct rig *rig);
-    bool is_damaged; /* the image is not sound to begin with, but a repair makes it so */
+    bool is_damaged;      /* the image is not sound to begin with, but a repair makes it so */
     unsigned any_cluster; /* what the guest reads there is a table's, which changes; 0: none */
 };
 

@@ -70,22 +70,27 @@ static void counters_grow_to_their_widest(void **state)
     struct rig *rig = *state;
     uint32_t entries = 66000;
 
-    rig_build(rig, 3, 9, (uint64_t)entries * 64 * CLUSTER, 1);
-    put_be32(rig->disk.bytes + 96, 5);
-    put_be64(rig->disk.bytes + 40, 16 * CLUSTER);
-    rig->disk.disk.size_bytes = 16 * CLUSTER + entries * 8u / CLUSTER * CLUSTER + CLUSTER;
-    for (uint32_t i = 0; i < entries; i++)
-        put_be64(rig->disk.bytes + 16 * CLUSTER + i * 8u, AT_L2 * CLUSTER);
-    rig_set_l2(rig, 0, rig_data_off(rig, 0));
-    rig->options.readonly = true;
-    assert_int_equal(rig_open(rig), QC_OK);
-    memset(shape_table(rig, AT_REFBLOCK), 0, CLUSTER);
-    put_be32(shape_table(rig, AT_REFBLOCK) + 4 * AT_L2, entries);
-    put_be32(shape_table(rig, AT_REFBLOCK) + 4 * AT_DATA, entries - 1);
-    assert_int_equal(check(rig, QC_FIX_NOTHING), QC_OK);
-    /* The header, the refcount table, its block, the L1 table; and the data, by one. */
-    assert_int_equal(result.corruptions, 3 + (entries * 8 + CLUSTER - 1) / CLUSTER + 1);
-    assert_int_equal(result.leaks, 0);
+    /* Counts of 32 bits, as wide as counters are, and of 64. */
+    for (unsigned order = 5; order <= 6; order++) {
+        unsigned bytes = 1u << order >> 3;
+
+        rig_build(rig, 3, 9, (uint64_t)entries * 64 * CLUSTER, 1);
+        put_be32(rig->disk.bytes + 96, order);
+        put_be64(rig->disk.bytes + 40, 16 * CLUSTER);
+        rig->disk.disk.size_bytes = 16 * CLUSTER + entries * 8u / CLUSTER * CLUSTER + CLUSTER;
+        for (uint32_t i = 0; i < entries; i++)
+            put_be64(rig->disk.bytes + 16 * CLUSTER + i * 8u, AT_L2 * CLUSTER);
+        rig_set_l2(rig, 0, rig_data_off(rig, 0));
+        rig->options.readonly = true;
+        assert_int_equal(rig_open(rig), QC_OK);
+        memset(shape_table(rig, AT_REFBLOCK), 0, CLUSTER);
+        put_be32(shape_table(rig, AT_REFBLOCK) + (AT_L2 + 1) * bytes - 4, entries);
+        put_be32(shape_table(rig, AT_REFBLOCK) + (AT_DATA + 1) * bytes - 4, entries - 1);
+        assert_int_equal(check(rig, QC_FIX_NOTHING), QC_OK);
+        /* The header, the refcount table, its block, the L1 table; and the data, by one. */
+        assert_int_equal(result.corruptions, 3 + (entries * 8 + CLUSTER - 1) / CLUSTER + 1);
+        assert_int_equal(result.leaks, 0);
+    }
 }
 
 static void too_many_snapshots_are_left_to_a_full_repair(void **state)
@@ -144,6 +149,13 @@ static qc_status endless_read(struct qc_disk *disk, uint64_t host_off, void *buf
     return QC_OK;
 }
 
+/* Nothing lands there. */
+static qc_status endless_write(struct qc_disk *disk, uint64_t host_off, const void *buf_,
+                               size_t len)
+{
+    return host_off + len <= MEM_DISK_BYTES ? plain_ops->write(disk, host_off, buf_, len) : QC_IO;
+}
+
 static void build_endless(struct rig *rig, uint32_t count)
 {
     static struct qc_disk_ops ops;
@@ -152,6 +164,7 @@ static void build_endless(struct rig *rig, uint32_t count)
     plain_ops = rig->disk.disk.ops;
     ops = *plain_ops;
     ops.read = endless_read;
+    ops.write = endless_write;
     rig->disk.disk.ops = &ops;
     rig->disk.disk.size_bytes = UINT64_C(1) << 30;
     put_be32(rig->disk.bytes + 60, count);
@@ -177,6 +190,12 @@ static void snapshot_tables_have_a_largest_size(void **state)
     assert_int_equal(rig_open(rig), QC_OK);
     assert_int_equal(check(rig, QC_FIX_NOTHING), QC_OK);
     assert_int_equal(result.check_errors, 1);
+    /* What is too many is left out; the new table does not fit into this disk. */
+    build_endless(rig, most + 2);
+    rig->options.is_for_check = true;
+    assert_int_equal(rig_open(rig), QC_OK);
+    assert_int_equal(check(rig, QC_FIX_ALL), QC_IO);
+    assert_int_equal(qc_info(&rig->image)->snapshots_count, most + 2);
 }
 
 /* ---- data files ------------------------------------------------------------------------------ */
@@ -215,6 +234,23 @@ static void data_files_are_as_long_as_the_disk(void **state)
     assert_int_equal(qc_size(&rig->image), 66 * CLUSTER);
 }
 
+static void a_data_file_that_loses_its_end_takes_no_writes(void **state)
+{
+    struct rig *rig = *state;
+    struct qc_disk_ops fixed;
+
+    build_data(rig);
+    fixed = *data.disk.ops;
+    fixed.grow = NULL;
+    data.disk.ops = &fixed;
+    open_ok(rig);
+    data.disk.size_bytes -= CLUSTER;
+    assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_NOSPACE);
+    assert_string_equal(qc_detail(&rig->image), "no space");
+    data.disk.size_bytes += CLUSTER;
+    assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_OK);
+}
+
 static void data_files_have_no_snapshots(void **state)
 {
     struct rig *rig = *state;
@@ -251,6 +287,14 @@ static void data_files_may_have_subclusters(void **state)
     assert_int_equal(check(rig, QC_FIX_NOTHING), QC_OK);
     shape_expect(&result, 0, 0);
     assert_int_equal(result.allocated_clusters, 1);
+    /* Zeros in a raw one are written, whatever marks subclusters have. */
+    put_be64(rig->disk.bytes + 88, QC_AUTOCLEAR_RAW_DATA);
+    memset(data.bytes, 0x66, 1u << 14);
+    open_ok(rig);
+    assert_int_equal(qc_zero(&rig->image, 512, 512, true), QC_OK);
+    for (unsigned i = 0; i < 1u << 14; i++)
+        assert_int_equal(data.bytes[i], i / 512 == 1 ? 0 : 0x66);
+    assert_true(shape_l2_entry(rig, 1) == 0xffffffff);
 }
 
 /* ---- counts ---------------------------------------------------------------------------------- */
@@ -368,6 +412,7 @@ int main(void)
         RIG_TEST(too_many_snapshots_are_left_to_a_full_repair),
         RIG_TEST(snapshot_tables_have_a_largest_size),
         RIG_TEST(data_files_are_as_long_as_the_disk),
+        RIG_TEST(a_data_file_that_loses_its_end_takes_no_writes),
         RIG_TEST(data_files_have_no_snapshots),
         RIG_TEST(data_files_may_have_subclusters),
         RIG_TEST(references_behind_all_counts_are_refused),

@@ -25,9 +25,17 @@ static void open_ok(struct rig *rig)
     assert_string_equal(qc_readonly_reason(&rig->image), "");
 }
 
+/* Counts are believed: what looks at all of them before the first change would fail first. */
+static qc_status believe(struct qc_image *image)
+{
+    (void)image;
+    return QC_OK;
+}
+
 static void make_small(struct rig *rig)
 {
-    rig->cache.pages_count = 3;
+    rig->image.verify = believe;
+    rig->cache.pages_count = 2;
     rig->cache.lend_pages_max = 1;
     rig->image.epoch.records_max = QC_RECORDS_PER_PAGE;
     qc_cache_reset(&rig->cache);

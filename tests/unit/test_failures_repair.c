@@ -230,11 +230,13 @@ static void build_shared_l2(struct rig *rig)
     sweep_watch(&rig->disk);
 }
 
-/* Tables that no buffer holds at once. */
+/* A table that is data, and that no buffer holds at once; what is wrong in it goes in a copy. */
 static void build_shared_large(struct rig *rig)
 {
     build_bits(rig, 3, 15);
-    put_be64(shape_table(rig, AT_L1) + 16, rig->cluster_bytes * AT_L2 | SHAPE_COPIED);
+    memset(rig->disk.bytes + rig_data_off(rig, 2), 0, rig->cluster_bytes);
+    put_be64(rig->disk.bytes + rig_data_off(rig, 2) + 8, rig_data_off(rig, FAR) | SHAPE_COPIED);
+    put_be64(shape_table(rig, AT_L1) + 16, rig_data_off(rig, 2) | SHAPE_COPIED);
     sweep_watch(&rig->disk);
 }
 

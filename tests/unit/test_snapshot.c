@@ -197,12 +197,15 @@ static void fail_everywhere(const struct change *change, struct sim_fault *fault
             assert_true(fault->at > 1);
             return;
         }
-        assert_int_not_equal(status, QC_OK);
-        assert_string_not_equal(qc_detail(&writer.image), "");
         cuts_flatten(true);
         cuts_check_state();
         cuts_flatten(false);
         cuts_check_state();
+        /* Counts that cannot be told up before the first change are believed (verify.h). */
+        if (status == QC_OK && fault->call == SIM_READ)
+            continue;
+        assert_int_not_equal(status, QC_OK);
+        assert_string_not_equal(qc_detail(&writer.image), "");
         /* The open image goes on reading, and does not write where it may not. */
         assert_true(cuts_reads_as(&writer.image, &cuts.before.disk) ||
                     cuts_reads_as(&writer.image, &cuts.after.disk));
