@@ -16,7 +16,11 @@ struct verify {
     uint32_t tables_count; /* that were read */
     uint32_t suspects_count;
     uint64_t suspects[SUSPECTS_MAX];
+    struct qc_scratch scratch;
+    struct qc_tally tally;
+    struct qc_refs refs;
 };
+_Static_assert(sizeof(struct verify) <= QC_WORK_BYTES, "it fits");
 
 static bool has_budget(void *context, uint64_t l1_index)
 {
@@ -40,31 +44,31 @@ static qc_status tell_up(struct verify *verify)
 {
     struct qc_image *image = verify->image;
     uint64_t end = qc_units(image->top.disk->size_bytes, image->top.header.cluster_bits);
-    struct qc_scratch scratch;
-    struct qc_tally tally;
-    struct qc_refs refs = {.image = image,
-                           .scratch = &scratch,
-                           .tally = &tally,
-                           .go_on = has_budget,
-                           .context = verify};
+    struct qc_tally *tally = &verify->tally;
     qc_status status = QC_RANGE;
 
-    qc_scratch_borrow(image, &scratch);
-    qc_tally_begin(&tally, &scratch, 1, 0, end);
-    tally.limit = (uint32_t)qc_min(tally.limit, qc_count_max(&image->top.header));
-    if (tally.count >= end)
-        status = qc_refs_count(&refs);
-    if (status == QC_OK && refs.check_errors > 0)
+    verify->refs.image = image;
+    verify->refs.scratch = &verify->scratch;
+    verify->refs.tally = tally;
+    verify->refs.go_on = has_budget;
+    verify->refs.context = verify;
+    qc_scratch_borrow(image, &verify->scratch);
+    qc_tally_begin(tally, &verify->scratch, 1, 0, end);
+    tally->limit = (uint32_t)qc_min(tally->limit, qc_count_max(&image->top.header));
+    if (tally->count >= end)
+        status = qc_refs_count(&verify->refs);
+    if (status == QC_OK && verify->refs.check_errors > 0)
         status = QC_RANGE;
     if (status == QC_OK)
-        status = qc_tally_pass(image, &scratch, &tally, compare, verify);
+        status = qc_tally_pass(image, &verify->scratch, tally, compare, verify);
     qc_scratch_return(image);
     return status;
 }
 
 qc_status qc_verify_counts(struct qc_image *image)
 {
-    struct verify verify = {.image = image};
+    /* A job on snapshots, which may begin this, has the first. */
+    struct verify *verify = (struct verify *)image->work[1];
     uint32_t tables_max = (uint32_t)qc_min(QC_VERIFY_TABLES_MAX,
                                            QC_VERIFY_BYTES_MAX >> image->top.header.cluster_bits);
     qc_status status = QC_OK;
@@ -74,19 +78,21 @@ qc_status qc_verify_counts(struct qc_image *image)
     if (image->tables_count + image->snapshot_tables_count > tables_max ||
         (image->top.header.autoclear & QC_AUTOCLEAR_BITMAPS) || image->epoch.records_count > 0)
         return QC_OK;
-    status = tell_up(&verify);
+    __builtin_memset(verify, 0, sizeof(*verify));
+    verify->image = image;
+    status = tell_up(verify);
     /* A table that cannot be read is found by whoever needs it. */
     if (status == QC_RANGE || status == QC_IO) {
         qc_detail_clear(&image->detail);
         return QC_OK;
     }
     /* Of tables the guard knows, whatever is counted of them. */
-    for (uint32_t i = 0; status == QC_OK && i < verify.suspects_count; i++) {
+    for (uint32_t i = 0; status == QC_OK && i < verify->suspects_count; i++) {
         bool is_table;
 
-        status = qc_guard_check(image, verify.suspects[i], &is_table);
+        status = qc_guard_check(image, verify->suspects[i], &is_table);
         if (status == QC_OK && !is_table) {
-            image->lying_off = verify.suspects[i] << image->top.header.cluster_bits;
+            image->lying_off = verify->suspects[i] << image->top.header.cluster_bits;
             break;
         }
     }

@@ -355,7 +355,7 @@ qc_status qc_fat_find(struct qc_fat *fat, const char *path, struct qc_fat_file *
 {
     struct walk walk = {fat->root_cluster, fat->root_bytes, fat->root_off};
     struct qc_fat_file file = {.entry = {[ATTRIBUTES] = ATTRIBUTE_DIRECTORY}};
-    struct wanted wanted;
+    static struct wanted wanted; /* too large for a frame; one lookup runs at a time */
 
     if (fat->width == 32)
         walk = (struct walk){walk.cluster, fat->cluster_bytes, off_of(fat, walk.cluster)};

@@ -7,6 +7,8 @@
  * that the file's size asks for, each once. Nothing is kept from one call to the next but the
  * volume's shape, so that what others have written meanwhile is seen.
  *
+ * One lookup runs at a time, over all volumes.
+ *
  * Left to others: two files that share clusters, which only a look at all files tells (fsck's
  * work); and what to do when a file is not any more where it was.
  */

@@ -90,8 +90,8 @@ def test_fifty_rounds(rig, guest, qcow2):
     outer = Outer(rig, "rounds")
     outer.image("IMAGE", qcow2)
     outer.put("NEXT", bytes(64 * SECTOR))
-    report = run(rig, outer, ["rounds IMAGE NEXT 1", "handles", "watch begin", "rounds IMAGE NEXT 50",
-                              "watch end", "handles"])
+    report = run(rig, outer, ["rounds IMAGE NEXT 1", "handles", "watch begin",
+                              "rounds IMAGE NEXT 50", "watch end", "handles"])
     assert report.all("rounds")[1] == {"done": "50", "status": "SUCCESS", "tpl": "4"}
     watch = report.one("watch")
     assert [watch[key] for key in ("pool", "pages", "events", "lost")] == ["0"] * 4

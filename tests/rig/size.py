@@ -124,7 +124,8 @@ def decoders_of(out):
 
 
 def driver_objects(out):
-    own = objects_of(out, [("core", "*.c"), ("drivers", "efi_*.c"), ("efi", "*.c")])
+    own = objects_of(out, [("core", "*.c"), ("drivers", "efi_*.c"), ("drivers", "extents.c"),
+                           ("drivers", "fat.c"), ("efi", "*.c")])
     return own + decoders_of(out)
 
 

@@ -30,8 +30,11 @@ RETURN_BYTES = 8
 # firmware, and nobody there asks for a check's progress.
 KINDS = {
     "firmware": [],
-    "progress": [],
+    "progress": ["check:spend"],
     "disk": ["efi_block:block_flush", "efi_block:block_read", "efi_block:block_write"],
+    # A file's disk, which has a Block I/O around it: for those above, that is the firmware's.
+    "file": ["extents:flush_below", "extents:read_runs", "extents:write_runs"],
+    "verify": ["verify:qc_verify_counts"],
     "bases": ["base:base_find"],
     "config": [f"config:take_{what}" for what in (
         "backing", "base", "data", "default", "file", "headroom", "image", "partition", "path",
@@ -41,12 +44,13 @@ KINDS = {
     "walk": ["check:visit_l1", "check:visit_l2", "job:lower_l1", "job:lower_l2", "job:raise_l1",
              "job:raise_l2", "job:set_copied", "refs:visit_l1", "refs:visit_l2", "repair:copied_l1",
              "repair:copied_l2", "repair:fix_l1", "repair:fix_l2", "shared:pass_l2"],
-    "stored": ["check:compare", "repair:lower_count", "repair:raise_count", "tally:keep_stored"],
+    "stored": ["check:compare", "repair:lower_count", "repair:raise_count", "tally:keep_stored",
+               "verify:compare"],
     "window": ["repair:copied_window", "repair:lower_window", "repair:raise_window",
                "shared:qc_judge_window"],
     "l1": ["repair:fix_tree", "shared:judge_each"],
     "wanted": ["relocate:wanted_counts", "relocate:wanted_fixed"],
-    "go_on": ["check:go_on"],
+    "go_on": ["check:go_on", "verify:has_budget"],
     "packed": ["packed:fetch"],
     "arena": ["decode:arena_give", "decode:arena_take"],
     "zstd_memory": [],  # a context in memory of ours has none
@@ -54,13 +58,18 @@ KINDS = {
 
 # The kinds that a function calls through, or all those of a file that have no rule of their own.
 CALLS = {
-    **dict.fromkeys(["alloc", "cache", "change", "commit", "erase", "guard", "image", "job",
+    **dict.fromkeys(["alloc", "cache", "commit", "erase", "guard", "image", "job",
                      "packed", "patch", "read", "repair", "resize", "window"], ["disk"]),
-    **dict.fromkeys(["attach", "base", "binding", "efi_block", "entry", "medium", "quiesce",
-                     "request", "say", "secureboot", "settings"], ["firmware"]),
+    **dict.fromkeys(["attach", "base", "binding", "control", "efi_block", "entry", "medium",
+                     "quiesce", "request", "say", "secureboot", "settings"], ["firmware"]),
+    "change": ["disk", "verify"],
     "check": ["progress"],
     "config": ["config"],
     "decode": ["packed"],
+    "extents": ["disk"],
+    "fat": ["disk"],
+    "file": ["firmware", "file"],
+    "filedisk": ["firmware", "file", "disk"],
     "epoch": ["order", "keep"],
     "layers": ["disk", "bases"],
     "refs": ["go_on"],
