@@ -80,7 +80,7 @@ FAST_SRC    := $(addprefix core/,cache.c change.c epoch.c image.c read.c table.c
                $(addprefix efi/,attach.c blockio.c medium.c request.c rt.c)
 REPORT_SRC  := $(sort $(wildcard efi/command/report/*.c))
 COMMAND_SRC := $(CORE_SRC) $(FAT_SRC) drivers/efi_block.c $(sort $(wildcard efi/command/*.c)) \
-               $(REPORT_SRC) efi/rt.c efi/sbat.c
+               $(REPORT_SRC) $(addprefix efi/,config.c config_find.c rt.c sbat.c secureboot.c)
 AGENT_SRC   := $(sort $(wildcard tests/firmware/agent/*.c)) efi/rt.c
 CONFORMANCE_SRC := $(sort $(wildcard tests/firmware/conformance/*.c)) efi/rt.c \
                    $(addprefix tests/firmware/agent/,find.c ports.c say.c)
@@ -116,7 +116,7 @@ unit-decoders := $(DECODERS:%=$(HOST)/unit/third-party/%.o)
 
 # ---- what people call ------------------------------------------------------------------------
 
-.PHONY: help all run boot install test test-all test-seeded crash matrix parity holes size sign clean setup
+.PHONY: help all run boot picture install test test-all test-seeded crash matrix parity holes size sign clean setup
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
@@ -128,11 +128,14 @@ firmware: $(DRIVER) $(COMMAND) $(MANUAL) ; @:
 binaries: firmware $(PLUGIN) ; @:
 test-binaries: binaries $(AGENT) $(CONFORMANCE) $(UNIT) $(CRASH) $(RECORDER) $(TOOLS)
 
-run: all ## boots a Linux from a qcow2 through the driver [IMAGE=zlib|zstd|overlay] [LAYOUT=disk|file] [BREAK=nodriver|byte]
-	@$(PYTHON) tests/rig/demo.py --build $(BUILD) --layout $(or $(LAYOUT),partition) $(if $(IMAGE),--image $(IMAGE)) $(if $(BREAK),--break $(BREAK))
+run: all ## boots a Linux from a qcow2 through the driver [IMAGE=zlib|zstd|overlay|rollback|debian] [LAYOUT=disk|file] [BREAK=nodriver|byte|digest]
+	@$(PYTHON) tests/rig/$(if $(filter rollback,$(IMAGE)),rollback.py --build $(BUILD),$(if $(filter debian,$(IMAGE)),debian,demo).py --build $(BUILD) --layout $(or $(LAYOUT),partition) $(if $(IMAGE),--image $(IMAGE)) $(if $(BREAK),--break $(BREAK)))
 
 boot: all ## boots OVMF with the driver and DISK=path [ESP=dir] [DEVICE=virtio|scsi|nvme|ahci|usb]
 	@$(PYTHON) tests/rig/boot.py --build $(BUILD) --disk "$(DISK)" $(if $(ESP),--esp "$(ESP)") --device $(or $(DEVICE),virtio)
+
+picture: all ## makes a picture of the boot program's menu, build/menu.png
+	@$(PYTHON) tests/rig/picture.py --build $(BUILD)
 
 install: setup ## copies driver, command, help and a sample configuration to \EFI\qcow2\ of ESP=folder
 	@test -d "$(ESP)" || { echo "usage: make install ESP=folder, where the EFI system partition is mounted"; exit 2; }

@@ -8,6 +8,7 @@
  * Left to others: opening and closing the container's protocols (binding.c), requests (blockio.c).
  */
 #include "file.h"
+#include "handover.h"
 #include "say.h"
 
 #define SECTOR_BYTES 512u /* of the medium's first bytes, as much as a digest of it takes */
@@ -305,11 +306,13 @@ EFI_STATUS attach_start(EFI_HANDLE container, EFI_BLOCK_IO_PROTOCOL *parent,
     if (EFI_ERROR(status) || !with_child)
         return status;
     status = install_child(attached, path);
-    if (EFI_ERROR(status))
+    if (EFI_ERROR(status)) {
         attach_release(attached);
-    else
-        say_attached(attached, path);
-    return status;
+        return status;
+    }
+    say_attached(attached, path);
+    handover_publish(attached);
+    return EFI_SUCCESS;
 }
 
 /*
@@ -346,6 +349,7 @@ EFI_STATUS attach_stop_child(struct attached *attached)
         open_for_child(attached);
     } else {
         attached->child = NULL;
+        handover_withdraw(attached);
         quiesce_stop(attached);
     }
     attached->is_stopping = false;

@@ -320,7 +320,9 @@ static qc_status find_data_file(struct attached *attached, struct qc_base *base)
         return qc_fail(&base->detail, QC_REFUSED,
                        "backing name refused: no data file in the configuration");
     number = config_data_number(&config, &entry->data);
-    if (number == CONFIG_ENTRIES_MAX || entry != &config.entries[number])
+    if (number == CONFIG_ENTRIES_MAX ||
+        __builtin_memcmp(&entry->partition, &config.entries[number].partition,
+                         sizeof(entry->partition)) != 0)
         return qc_fail(&base->detail, QC_REFUSED,
                        "backing name refused: the data file is another image's or a base");
     number += DATA_FIRST;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * The parser of the configuration file: lines, keys, values (config.h tells the language).
+ * The parser of the configuration file: lines, keys, values (config.h tells the language); what is
+ * looked up in its outcome is in config_find.c.
  *
  * No byte is copied but a name's, an image's or a snapshot's; a value is a stretch of the text.
  * What a key does with its value is one function each, which returns the reason why it cannot, or
@@ -15,10 +16,21 @@ struct span {
 
 enum key_place { PLACE_ANYWHERE, PLACE_ENTRY, PLACE_START };
 
+struct parser {
+    struct config *config;
+    struct config_entry *entry; /* that the next keys belong to, NULL: to none */
+    bool is_skipping;           /* they belong to an entry that was refused, and told so */
+    uint32_t given;             /* keys that belong to no entry */
+    unsigned line;              /* from 1 */
+    struct span default_name;   /* of no bytes: there is none */
+    unsigned default_line;
+};
+
 struct key {
     const char *name;
     enum key_place place;
     const char *(*take)(struct config_entry *entry, struct span value);
+    const char *(*set)(struct parser *parser, struct span value); /* PLACE_ANYWHERE */
 };
 
 static bool is_blank(char c)
@@ -91,11 +103,6 @@ static bool parse_guid(struct span text, struct config_guid *ret_guid)
     return true;
 }
 
-static bool is_same_guid(const struct config_guid *a, const struct config_guid *b)
-{
-    return __builtin_memcmp(a, b, sizeof(*a)) == 0;
-}
-
 /* At most max; false without a digit at the start. *ret_rest is what stands behind the digits. */
 static bool parse_number(struct span text, uint64_t max, uint64_t *ret_value, struct span *ret_rest)
 {
@@ -122,14 +129,14 @@ static const char *take_yes_no(struct span value, bool *ret_is_yes)
 
 /* ---- keys --------------------------------------------------------------------------------- */
 
-static const char *take_timeout(struct config_entry *entry, struct span value)
+static const char *set_timeout(struct parser *parser, struct span value)
 {
     uint64_t seconds;
     struct span rest;
 
-    (void)entry;
     if (!parse_number(value, CONFIG_SECONDS_MAX, &seconds, &rest) || rest.len > 0)
         return "a number of seconds, 0 to 3600, is expected";
+    parser->config->timeout_s = (unsigned)seconds;
     return NULL;
 }
 
@@ -142,10 +149,16 @@ static const char *check_name(struct span value)
     return value.len > CONFIG_NAME_BYTES_MAX ? "the name is longer than 32 bytes" : NULL;
 }
 
-static const char *take_default(struct config_entry *entry, struct span value)
+/* Whether there is one of this name shows at the file's end. */
+static const char *set_default(struct parser *parser, struct span value)
 {
-    (void)entry;
-    return check_name(value);
+    const char *reason = check_name(value);
+
+    if (reason != NULL)
+        return reason;
+    parser->default_name = value;
+    parser->default_line = parser->line;
+    return NULL;
 }
 
 static const char *take_image(struct config_entry *entry, struct span value)
@@ -157,9 +170,8 @@ static const char *take_image(struct config_entry *entry, struct span value)
     return reason;
 }
 
-static const char *take_path(struct config_entry *entry, struct span value)
+static const char *check_path(struct span value)
 {
-    (void)entry;
     if (value.bytes[0] != '\\')
         return "a path that begins with \\ is expected";
     return value.len > CONFIG_TEXT_BYTES_MAX ? "the path is longer than 255 bytes" : NULL;
@@ -169,7 +181,7 @@ static const char *const two_places = "file and partition exclude each other";
 
 static const char *take_file(struct config_entry *entry, struct span value)
 {
-    const char *reason = take_path(entry, value);
+    const char *reason = check_path(value);
 
     if (reason == NULL && entry->has_partition)
         return two_places;
@@ -185,11 +197,11 @@ static const char *refuse_circle(struct config_entry *entry)
 
     if (!entry->has_partition)
         return NULL;
-    if (entry->has_base && is_same_guid(&entry->partition, &entry->base)) {
+    if (entry->has_base && config_is_same_guid(&entry->partition, &entry->base)) {
         entry->has_base = false;
         reason = "the base is the image's own partition";
     }
-    if (entry->has_data && is_same_guid(&entry->partition, &entry->data)) {
+    if (entry->has_data && config_is_same_guid(&entry->partition, &entry->data)) {
         entry->has_data = false;
         reason = "the data file is the image's own partition";
     }
@@ -238,6 +250,14 @@ static const char *take_readonly(struct config_entry *entry, struct span value)
     return reason;
 }
 
+static const char *take_temporary(struct config_entry *entry, struct span value)
+{
+    const char *reason = take_yes_no(value, &entry->is_temporary);
+
+    entry->is_readonly |= entry->is_temporary;
+    return reason;
+}
+
 static const char *take_snapshot(struct config_entry *entry, struct span value)
 {
     if (value.len > CONFIG_TEXT_BYTES_MAX)
@@ -257,33 +277,57 @@ static const char *take_backing(struct config_entry *entry, struct span value)
 
 static const char *take_headroom(struct config_entry *entry, struct span value)
 {
+    static const char *const units[] = {"", "K", "M", "G", "T"};
     uint64_t count;
     struct span unit;
+    unsigned number = 0;
 
-    (void)entry;
     /* The largest unit must not carry the product over 64 bits. */
-    if (!parse_number(value, (UINT64_C(1) << 24) - 1, &count, &unit) ||
-        !(unit.len == 0 || is_text(unit, "K") || is_text(unit, "M") || is_text(unit, "G") ||
-          is_text(unit, "T")))
+    if (!parse_number(value, (UINT64_C(1) << 24) - 1, &count, &unit))
+        number = sizeof(units) / sizeof(units[0]);
+    while (number < sizeof(units) / sizeof(units[0]) && !is_text(unit, units[number]))
+        number++;
+    if (number == sizeof(units) / sizeof(units[0]))
         return "a size such as 2G is expected";
+    entry->headroom_bytes = count << 10 * number;
     return NULL;
 }
 
+static const char *take_autosnapshot(struct config_entry *entry, struct span value)
+{
+    uint64_t count;
+    struct span rest;
+
+    if (!parse_number(value, CONFIG_KEPT_MAX, &count, &rest) || rest.len > 0)
+        return "a number of snapshots to keep, 0 to 64, is expected";
+    entry->autosnapshots_count = (unsigned)count;
+    return NULL;
+}
+
+static const char *take_loader(struct config_entry *entry, struct span value)
+{
+    const char *reason = check_path(value);
+
+    if (reason == NULL)
+        __builtin_memcpy(entry->loader, value.bytes, value.len);
+    return reason;
+}
+
 static const struct key keys[] = {
-    {"timeout", PLACE_ANYWHERE, take_timeout},
-    {"default", PLACE_ANYWHERE, take_default},
-    {"image", PLACE_START, take_image},
-    {"file", PLACE_ENTRY, take_file},
-    {"partition", PLACE_ENTRY, take_partition},
-    {"readonly", PLACE_ENTRY, take_readonly},
-    {"snapshot", PLACE_ENTRY, take_snapshot},
-    /* Until there is an overlay to throw away, nothing is written instead. */
-    {"temporary", PLACE_ENTRY, take_readonly},
-    {"headroom", PLACE_ENTRY, take_headroom},
-    {"backing", PLACE_ENTRY, take_backing},
-    {"base", PLACE_ENTRY, take_base},
-    {"data", PLACE_ENTRY, take_data},
-    {"loader", PLACE_ENTRY, take_path},
+    {"timeout", PLACE_ANYWHERE, NULL, set_timeout},
+    {"default", PLACE_ANYWHERE, NULL, set_default},
+    {"image", PLACE_START, NULL, NULL},
+    {"file", PLACE_ENTRY, take_file, NULL},
+    {"partition", PLACE_ENTRY, take_partition, NULL},
+    {"readonly", PLACE_ENTRY, take_readonly, NULL},
+    {"snapshot", PLACE_ENTRY, take_snapshot, NULL},
+    {"temporary", PLACE_ENTRY, take_temporary, NULL},
+    {"headroom", PLACE_ENTRY, take_headroom, NULL},
+    {"autosnapshot", PLACE_ENTRY, take_autosnapshot, NULL},
+    {"backing", PLACE_ENTRY, take_backing, NULL},
+    {"base", PLACE_ENTRY, take_base, NULL},
+    {"data", PLACE_ENTRY, take_data, NULL},
+    {"loader", PLACE_ENTRY, take_loader, NULL},
 };
 #define KEYS_COUNT (sizeof(keys) / sizeof(keys[0]))
 _Static_assert(KEYS_COUNT <= 32, "a bit each in config_entry.given");
@@ -299,20 +343,14 @@ static unsigned find_key(struct span name)
 
 /* ---- lines -------------------------------------------------------------------------------- */
 
-struct parser {
-    struct config *config;
-    struct config_entry *entry; /* that the next keys belong to, NULL: to none */
-    bool is_skipping;           /* they belong to an entry that was refused, and told so */
-    uint32_t given;             /* keys that belong to no entry */
-};
-
-static bool is_named(const struct config *config, struct span name)
+/* The entry of that name; CONFIG_ENTRIES_MAX where there is none. */
+static unsigned find_entry(const struct config *config, struct span name)
 {
     for (unsigned i = 0; i < config->entries_count; i++) {
         if (is_text(name, config->entries[i].name))
-            return true;
+            return i;
     }
-    return false;
+    return CONFIG_ENTRIES_MAX;
 }
 
 static const char *begin_entry(struct parser *parser, struct span value)
@@ -323,7 +361,7 @@ static const char *begin_entry(struct parser *parser, struct span value)
     parser->is_skipping = true;
     if (config->entries_count == CONFIG_ENTRIES_MAX)
         return "more than 16 images";
-    if (is_named(config, value))
+    if (find_entry(config, value) != CONFIG_ENTRIES_MAX)
         return "there is an image of this name";
     reason = take_image(&config->entries[config->entries_count], value);
     if (reason != NULL)
@@ -341,7 +379,7 @@ static const char *take_key(struct parser *parser, unsigned number, struct span 
 
     if (*given & UINT32_C(1) << number)
         return "the key was given before";
-    reason = key->take(parser->entry, value);
+    reason = key->place == PLACE_ENTRY ? key->take(parser->entry, value) : key->set(parser, value);
     if (reason == NULL)
         *given |= UINT32_C(1) << number;
     return reason;
@@ -398,6 +436,26 @@ static const char *look_at_line(struct parser *parser, struct span line)
     return line.len > 0 ? parse_line(parser, line) : NULL;
 }
 
+static void skip_line(struct config *config, unsigned line, const char *reason)
+{
+    if (config->bad_count < CONFIG_BAD_KEPT) {
+        config->bad[config->bad_count].line = line;
+        config->bad[config->bad_count].reason = reason;
+    }
+    config->bad_count++;
+}
+
+static void choose_default(struct parser *parser)
+{
+    struct config *config = parser->config;
+    unsigned number = find_entry(config, parser->default_name);
+
+    if (number != CONFIG_ENTRIES_MAX)
+        config->default_number = number;
+    else if (parser->default_name.len > 0)
+        skip_line(config, parser->default_line, "there is no image of this name");
+}
+
 void config_parse(struct config *config, const char *text, size_t len)
 {
     static const char mark[3] = {'\xef', '\xbb', '\xbf'}; /* some editors begin UTF-8 with it */
@@ -405,11 +463,12 @@ void config_parse(struct config *config, const char *text, size_t len)
     size_t off = 0;
 
     __builtin_memset(config, 0, sizeof(*config));
+    config->timeout_s = CONFIG_SECONDS;
     if (len > CONFIG_FILE_BYTES_MAX)
         len = CONFIG_FILE_BYTES_MAX;
     if (len >= sizeof(mark) && __builtin_memcmp(text, mark, sizeof(mark)) == 0)
         off = sizeof(mark);
-    for (unsigned number = 1; off < len; number++) {
+    for (parser.line = 1; off < len; parser.line++) {
         struct span line = {text + off, 0};
         const char *reason;
 
@@ -417,52 +476,8 @@ void config_parse(struct config *config, const char *text, size_t len)
             line.len++;
         off += line.len + 1;
         reason = look_at_line(&parser, line);
-        if (reason == NULL)
-            continue;
-        if (config->bad_count < CONFIG_BAD_KEPT) {
-            config->bad[config->bad_count].line = number;
-            config->bad[config->bad_count].reason = reason;
-        }
-        config->bad_count++;
+        if (reason != NULL)
+            skip_line(config, parser.line, reason);
     }
-}
-
-/* ---- what was found ----------------------------------------------------------------------- */
-
-const struct config_entry *config_entry_of(const struct config *config,
-                                           const struct config_guid *partition)
-{
-    for (unsigned i = 0; i < config->entries_count; i++) {
-        if (config->entries[i].has_partition &&
-            is_same_guid(&config->entries[i].partition, partition))
-            return &config->entries[i];
-    }
-    return NULL;
-}
-
-unsigned config_base_number(const struct config *config, const struct config_guid *base)
-{
-    for (unsigned i = 0; i < config->entries_count; i++) {
-        if (config->entries[i].has_base && is_same_guid(&config->entries[i].base, base))
-            return i;
-    }
-    return CONFIG_ENTRIES_MAX;
-}
-
-unsigned config_data_number(const struct config *config, const struct config_guid *data)
-{
-    /* It is written, so that whatever else it is said to be counts more. */
-    if (config_entry_of(config, data) != NULL ||
-        config_base_number(config, data) != CONFIG_ENTRIES_MAX)
-        return CONFIG_ENTRIES_MAX;
-    for (unsigned i = 0; i < config->entries_count; i++) {
-        if (config->entries[i].has_data && is_same_guid(&config->entries[i].data, data))
-            return i;
-    }
-    return CONFIG_ENTRIES_MAX;
-}
-
-bool config_is_written(const struct config_entry *entry)
-{
-    return entry == NULL || (!entry->is_readonly && entry->snapshot[0] == '\0');
+    choose_default(&parser);
 }

@@ -59,6 +59,11 @@ struct attached {
     bool has_written;        /* since it was armed */
     bool is_due;             /* it fired on something unsettled */
     unsigned unwaited_count; /* writes of this burst that were committed at once */
+    /* handover.c */
+    bool is_told, has_table;
+    UINTN table_key;
+    uint32_t told_flags;
+    uint64_t told_digest;
     CHAR16 container_name[ATTACHED_NAME_CHARS], child_name[ATTACHED_NAME_CHARS];
     uint8_t path[PATH_BYTES_MAX + sizeof(struct qcow2_node) + PATH_END_BYTES];
 };
@@ -77,9 +82,6 @@ extern struct config config;
 void settings_load(EFI_HANDLE image_handle, EFI_HANDLE volume);
 
 /* secureboot.c */
-
-/* Where Secure Boot is on, takes from the configuration what widens it; whether it took any. */
-bool secureboot_narrow(struct config *settings);
 
 /*
  * binding.c, diagnostics.c, name.c. Writable: tools that wrap a driver patch these structures in

@@ -301,12 +301,25 @@ EFI_STATUS file_close(EFI_HANDLE container)
     return EFI_SUCCESS;
 }
 
+/* Of several entries for one file the first counts. */
+static bool is_first(unsigned number)
+{
+    const struct config_entry *entry = &config.entries[number];
+    unsigned i = 0;
+
+    while (i < number &&
+           (!config.entries[i].has_file ||
+            __builtin_memcmp(config.entries[i].file, entry->file, sizeof(entry->file)) != 0))
+        i++;
+    return i == number;
+}
+
 void file_open_configured(EFI_HANDLE volume)
 {
     for (unsigned i = 0; volume != NULL && !config.is_narrowed && i < config.entries_count; i++) {
         EFI_HANDLE container;
 
-        if (config.entries[i].has_file)
+        if (config.entries[i].has_file && is_first(i))
             (void)file_open(volume, config.entries[i].file, &config.entries[i], &container);
     }
 }

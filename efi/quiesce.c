@@ -8,7 +8,7 @@
  *
  * Left to others: FlushBlocks of callers (request.c) and the order of a commit (core/commit.c).
  */
-#include "driver.h"
+#include "handover.h"
 #include "proto/event_groups.h"
 #include "proto/reset_notification.h"
 
@@ -91,6 +91,7 @@ EFI_STATUS quiesce_settle(struct attached *attached)
         arm(attached); /* the next try */
     }
     request_follow_image(attached);
+    handover_follow(attached);
     request_release();
     return status;
 }

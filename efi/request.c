@@ -15,7 +15,7 @@
  * Left to others: the medium (medium.c). All of a request is in this one file so that the way of a
  * read through it, which is the way of nearly all of a boot, is short: make bench counts it.
  */
-#include "driver.h"
+#include "handover.h"
 #include "say.h"
 
 /*
@@ -69,9 +69,10 @@ EFI_STATUS request_begin(struct attached *attached, EFI_TPL *ret_tpl)
 
 void request_follow_image(struct attached *attached)
 {
-    if (qc_readonly_reason(&attached->image)[0] != '\0') {
+    if (qc_readonly_reason(&attached->image)[0] != '\0' && !attached->media.ReadOnly) {
         attached->media.ReadOnly = TRUE;
         attached->media.WriteCaching = FALSE;
+        handover_follow(attached);
     }
 }
 

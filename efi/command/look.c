@@ -3,10 +3,9 @@
  * The verbs that look into one image, and those that change its snapshots: info, map, check,
  * snapshot. What they print is report/'s.
  */
+#include "clock.h"
 #include "console.h"
 #include "verbs.h"
-
-#define DAYS_BEFORE_1970 719468u /* from the first of March of the year 0 on */
 
 /* Finds and opens the first word, by which reports call the image unless it is only its place. */
 static int begin(const struct request *request, enum opened_use use,
@@ -72,29 +71,9 @@ int verb_check(const struct request *request)
 
 /* ---- snapshots ------------------------------------------------------------------------------ */
 
-/* Seconds since 1970, UTC; 0 where the machine has no clock. The year starts in March here. */
-static uint32_t now(uint32_t *ret_nsec)
-{
-    EFI_TIME time;
-    int64_t years, days, seconds;
-
-    *ret_nsec = 0;
-    if (EFI_ERROR(efi_system->RuntimeServices->GetTime(&time, NULL)))
-        return 0;
-    years = time.Year - (time.Month <= 2);
-    days = 365 * years + years / 4 - years / 100 + years / 400 +
-           (153 * (time.Month + (time.Month > 2 ? -3 : 9)) + 2) / 5 + time.Day - 1 -
-           DAYS_BEFORE_1970;
-    seconds = ((days * 24 + time.Hour) * 60 + time.Minute) * 60 + time.Second;
-    if (time.TimeZone != EFI_UNSPECIFIED_TIMEZONE)
-        seconds += time.TimeZone * 60;
-    *ret_nsec = time.Nanosecond;
-    return seconds < 0 || seconds > UINT32_MAX ? 0 : (uint32_t)seconds;
-}
-
 static qc_status change(struct qc_image *image, const struct request *request)
 {
-    uint32_t nsec, sec = now(&nsec);
+    uint32_t nsec, sec = clock_now(&nsec);
 
     switch (request->action) {
     case 'c':

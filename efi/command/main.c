@@ -34,6 +34,7 @@ static const struct verb {
     {"check", "check [-r [leaks|all]] [--output=json] WHAT", "r", 1, false, true, verb_check},
     {"snapshot", "snapshot -l | -c NAME | -a NAME | -d NAME WHAT", "lc:a:d:", 1, false, false,
      verb_snapshot},
+    {"boot", "boot", "", 0, false, false, verb_boot},
     {"reserve", "reserve FILE SIZE", "", 2, false, false, verb_reserve},
     {"install", "install [VOLUME]", "", 1, true, false, verb_install},
     {"uninstall", "uninstall [VOLUME]", "", 1, true, false, verb_uninstall},

@@ -11,7 +11,6 @@
 #include "opened.h"
 #include "room.h"
 
-#define SUFFIX             ".tmp"
 #define CLUSTER_BITS       16u
 #define CLUSTER_BYTES      (1u << CLUSTER_BITS)
 #define L1_REACH_BITS      (2 * CLUSTER_BITS - 3)
@@ -119,18 +118,18 @@ static int make_room(const struct target *overlay)
 int overlay_make(const struct target *image, struct target *ret_overlay)
 {
     static struct file_disk file;
-    static char name[TEXT_BYTES_MAX];
     uint64_t guest_bytes;
     qc_status filled;
     int status;
 
     if (image->volume == NULL)
         return fail(image->name, ": -t needs an image in a file", "");
-    if (!text_copy(name, TEXT_BYTES_MAX, image->name) || !text_add(name, TEXT_BYTES_MAX, SUFFIX))
+    *ret_overlay = (struct target){.volume = image->volume};
+    if (!text_copy(ret_overlay->name, TEXT_BYTES_MAX, image->name) ||
+        !text_add(ret_overlay->name, TEXT_BYTES_MAX, OVERLAY_SUFFIX) ||
+        !text_copy(ret_overlay->path, TEXT_BYTES_MAX, image->path) ||
+        !text_add(ret_overlay->path, TEXT_BYTES_MAX, OVERLAY_SUFFIX))
         return fail(image->name, ": its path is too long", "");
-    status = target_place(name, ret_overlay);
-    if (status != EXIT_GOOD)
-        return status;
     if (target_is_attached(ret_overlay))
         return fail(ret_overlay->name, " is attached: detach it first", "");
     if (target_is_layer(ret_overlay))

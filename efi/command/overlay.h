@@ -5,6 +5,8 @@
 
 #include "target.h"
 
+#define OVERLAY_SUFFIX ".tmp" /* behind the image's name */
+
 /*
  * Makes NAME.tmp beside the image in a file, anew where there is one: an empty overlay, with as
  * much room as OVERLAY_ROOM_BYTES or the volume has. *ret_overlay is that file. EXIT_GOOD, or an

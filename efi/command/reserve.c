@@ -7,6 +7,8 @@
  * before the old one goes. What is behind the image's last used cluster is not copied, and no
  * reader of an image ever looks there.
  */
+#include "reserve.h"
+
 #include "console.h"
 #include "room.h"
 #include "verbs.h"
@@ -185,41 +187,47 @@ static bool extend(const struct target *target, const struct room *before, uint6
     return false;
 }
 
-int verb_reserve(const struct request *request)
+int reserve_room(const struct target *target, uint64_t asked_bytes)
 {
-    static struct target target;
     struct room room;
-    uint64_t asked_bytes, end_off = 0, bytes;
+    uint64_t end_off = 0, bytes;
     EFI_STATUS looked;
     int status;
 
-    if (!parse_size(request->words[1], &asked_bytes))
-        return fail("not a size: ", request->words[1], "");
-    status = target_find(request->words[0], &target);
+    if (target->volume == NULL)
+        return fail(target->name, ": not a file", "");
+    if (target->is_attached)
+        return fail(target->name, " is attached: detach it first", "");
+    if (target_is_layer(target))
+        return fail(target->name, " is a layer of an attached image", "");
+    status = measure(target, &end_off);
     if (status != EXIT_GOOD)
         return status;
-    if (target.volume == NULL)
-        return fail(target.name, ": not a file", "");
-    if (target.is_attached)
-        return fail(target.name, " is attached: detach it first", "");
-    if (target_is_layer(&target))
-        return fail(target.name, " is a layer of an attached image", "");
-    status = measure(&target, &end_off);
-    if (status != EXIT_GOOD)
-        return status;
-    looked = room_look(target.volume, target.path, &room);
+    looked = room_look(target->volume, target->path, &room);
     if (EFI_ERROR(looked) && (looked != EFI_UNSUPPORTED || room.page_bytes == 0))
-        return refuse(&target, looked);
+        return refuse(target, looked);
     if (asked_bytes > ROOM_FILE_BYTES_MAX || end_off > ROOM_FILE_BYTES_MAX - asked_bytes)
-        return fail(target.name, ": a file on FAT has less than 4 GiB", "");
+        return fail(target->name, ": a file on FAT has less than 4 GiB", "");
     bytes = end_off + asked_bytes;
     if (bytes < room.bytes)
         bytes = room.bytes;
     bytes = round_up(bytes, room.page_bytes);
     if (bytes > ROOM_FILE_BYTES_MAX)
-        return fail(target.name, ": a file on FAT has less than 4 GiB", "");
+        return fail(target->name, ": a file on FAT has less than 4 GiB", "");
     if ((room.is_owner && room.bytes >= end_off + asked_bytes) ||
-        extend(&target, &room, end_off, bytes))
+        extend(target, &room, end_off, bytes))
         return EXIT_GOOD;
-    return move(&target, end_off, bytes);
+    return move(target, end_off, bytes);
+}
+
+int verb_reserve(const struct request *request)
+{
+    static struct target target;
+    uint64_t asked_bytes;
+    int status;
+
+    if (!parse_size(request->words[1], &asked_bytes))
+        return fail("not a size: ", request->words[1], "");
+    status = target_find(request->words[0], &target);
+    return status == EXIT_GOOD ? reserve_room(&target, asked_bytes) : status;
 }

@@ -33,6 +33,8 @@ int verb_info(const struct request *request);
 int verb_map(const struct request *request);
 int verb_check(const struct request *request);
 int verb_snapshot(const struct request *request);
+/* boot.c */
+int verb_boot(const struct request *request);
 /* install.c */
 int verb_install(const struct request *request);
 int verb_uninstall(const struct request *request);

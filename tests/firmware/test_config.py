@@ -5,12 +5,17 @@ The file's language has its own tests (tests/unit/test_config.c); here it is rea
 that the driver comes from, in the firmware.
 """
 
+import re
+
 import pytest
 
 import machine
 import vm
 from conftest import base, crc, entry, select
+from console import Console
 from images import disks
+from images.menu import make_image
+from menu import ENTER, UP, choose, started
 from test_write import SUCCESS
 
 NOWHERE = "0fc63daf-8483-4772-8e79-000000000000"
@@ -204,8 +209,8 @@ def test_bad_lines(rig):
 def test_many_bad_lines(rig):
     report = rig.configured([f"nonsense {number}" for number in range(20)], ["console"])
     lines = [line.split("qcow2.conf ")[1] for line in report.console()]
-    assert lines[:8] == [f"line {number} skipped: unknown key" for number in range(1, 9)]
-    assert lines[8:] == ["12 more lines skipped"]
+    assert lines[:16] == [f"line {number} skipped: unknown key" for number in range(1, 17)]
+    assert lines[16:] == ["4 more lines skipped"]
 
 
 @pytest.mark.parametrize("length,words", [
@@ -216,3 +221,53 @@ def test_long_file(rig, length, words):
     """16 KiB are read, and not one byte more; the agent writes them as one comment."""
     report = rig.configured([f"# {length}"], ["console"])
     assert [line.split("qcow2.conf ")[1] for line in report.console()] == [words]
+
+
+MISTAKES = [
+    ("colour blue", "unknown key"),
+    ("readonly yes", "the key belongs behind an image line"),
+    ("timeout soon", "a number of seconds, 0 to 3600, is expected"),
+    ("image no place", "a name has no blanks"),
+    ("image first", None),
+    ("file images\\a.qcow2", "a path that begins with \\ is expected"),
+    (f"partition {disks.partition_guid('first', 1)}", None),
+    ("file \\a.qcow2", "file and partition exclude each other"),
+    ("base 7", "a partition's GUID is expected"),
+    ("headroom much", "a size such as 2G is expected"),
+    ("backing maybe", "yes or no is expected"),
+    ("loader", "the key has no value"),
+    ("image first", "there is an image of this name"),
+    ("readonly yes", None),  # of the one that was refused
+    ("image second", None),
+    (f"partition {disks.partition_guid('second', 1)}", None),
+    ("autosnapshot all", "a number of snapshots to keep, 0 to 64, is expected"),
+    ("default third", "there is no image of this name"),
+    ("image missing", None),
+    ("file \\nowhere.qcow2", None),
+]
+
+
+def test_mistakes(rig, tmp_path):
+    """Each kind is told with its line, and every good entry boots, in the boot program's menu."""
+    wrong = [(number, why) for number, (_, why) in enumerate(MISTAKES, 1) if why]
+    assert len({why for _, why in wrong}) >= 12
+    images = [make_image(tmp_path, name) for name in ("first", "second")]
+    command = started(tmp_path, rig.build, [line for line, _ in MISTAKES],
+                      attached=[machine.Disk(disks.write_gpt(
+                          tmp_path / f"{path.stem}.gpt", [(disks.DATA_TYPE, path)],
+                          name=path.stem), slot=slot) for slot, path in enumerate(images, 0x11)])
+    with Console(command, tmp_path) as console:
+        console.wait("Starts in")
+        said = re.findall(r"qcow2\.conf line (\d+) skipped: (.*)\n", console.text)
+        assert sorted((int(number), why) for number, why in said) == wrong
+        assert "more lines skipped" not in console.text
+        console.wait("inside first")
+    with Console(command, tmp_path) as console:
+        choose(console, "missing", steps=2)
+        console.type(ENTER)
+        console.wait("missing: not found: \\\\nowhere.qcow2")
+        console.wait("Esc: leave")
+        console.type(UP)
+        console.wait("> second")
+        console.type(ENTER)
+        console.wait("inside second")

@@ -18,6 +18,7 @@ packages=(
     mtools dosfstools util-linux                         # disks
     busybox-static systemd-boot-efi binutils             # the Linux of the demo
     grub-efi-amd64-bin grub-common                       # loaders that live in images
+    debootstrap e2fsprogs                                # the Debian of make run IMAGE=debian
     python3 python3-pytest python3-pytest-xdist valgrind # the tests and benchmarks
 )
 # What only the long tests need: setup.sh proofs. EVA takes most of it, 900 MB.

@@ -37,8 +37,8 @@ KINDS = {
     "verify": ["verify:qc_verify_counts"],
     "bases": ["base:base_find"],
     "config": [f"config:take_{what}" for what in (
-        "backing", "base", "data", "default", "file", "headroom", "image", "partition", "path",
-        "readonly", "snapshot", "timeout")],
+        "autosnapshot", "backing", "base", "data", "file", "headroom", "loader", "partition",
+        "readonly", "snapshot", "temporary")] + ["config:set_default", "config:set_timeout"],
     "order": ["epoch:is_before", "epoch:is_table_before"],
     "keep": ["commit:keep_lowered"],
     "walk": ["check:visit_l1", "check:visit_l2", "job:lower_l1", "job:lower_l2", "job:raise_l1",
@@ -60,7 +60,7 @@ KINDS = {
 CALLS = {
     **dict.fromkeys(["alloc", "cache", "commit", "erase", "guard", "image", "job",
                      "packed", "patch", "read", "repair", "resize", "window"], ["disk"]),
-    **dict.fromkeys(["attach", "base", "binding", "control", "efi_block", "entry", "medium",
+    **dict.fromkeys(["attach", "base", "binding", "control", "efi_block", "entry", "handover", "medium",
                      "quiesce", "request", "say", "secureboot", "settings"], ["firmware"]),
     "change": ["disk", "verify"],
     "check": ["progress"],

@@ -7,6 +7,7 @@
  * sanitizers here.
  */
 #include "../../efi/config.c"
+#include "../../efi/config_find.c"
 #include "support.h"
 
 #define GUID_A "f548af4f-8d1c-4a1b-9d6a-112233445566"
@@ -58,6 +59,7 @@ static void a_whole_file_is_understood(void **state)
                "  snapshot  before the upgrade\n"
                "  temporary no\n"
                "  headroom  2G\n"
+               "  autosnapshot 5\n"
                "  backing   yes\n"
                "  loader    \\EFI\\BOOT\\BOOTX64.EFI\n"
                "# an image on a partition\n"
@@ -71,7 +73,17 @@ static void a_whole_file_is_understood(void **state)
                "  backing no");
     assert_int_equal(parsed.bad_count, 0);
     assert_int_equal(parsed.entries_count, 3);
+    assert_int_equal(parsed.timeout_s, 3);
+    assert_int_equal(parsed.default_number, 0);
     assert_string_equal(parsed.entries[0].name, "debian");
+    assert_string_equal(parsed.entries[0].file, "\\images\\debian 12.qcow2");
+    assert_string_equal(parsed.entries[0].loader, "\\EFI\\BOOT\\BOOTX64.EFI");
+    assert_int_equal(parsed.entries[0].headroom_bytes, UINT64_C(2) << 30);
+    assert_int_equal(parsed.entries[0].autosnapshots_count, 5);
+    assert_false(parsed.entries[0].is_temporary);
+    assert_int_equal(parsed.entries[1].headroom_bytes, 0);
+    assert_int_equal(parsed.entries[1].autosnapshots_count, 0);
+    assert_string_equal(parsed.entries[1].loader, "");
     assert_false(parsed.entries[0].has_partition);
     assert_false(parsed.entries[0].has_base || parsed.entries[0].has_data);
     assert_string_equal(parsed.entries[0].snapshot, "before the upgrade");
@@ -161,11 +173,16 @@ static void values_are_checked(void **state)
         {"headroom 2g", "a size such as 2G is expected"},
         {"headroom 16777216T", "a size such as 2G is expected"},
         {"headroom 99999999999999999999", "a size such as 2G is expected"},
+        {"autosnapshot 65", "a number of snapshots to keep, 0 to 64, is expected"},
+        {"autosnapshot yes", "a number of snapshots to keep, 0 to 64, is expected"},
+        {"autosnapshot 5x", "a number of snapshots to keep, 0 to 64, is expected"},
+        {"default c", "there is no image of this name"},
     };
-    static const char *const good[] = {"timeout 9",           "timeout 0",     "timeout 3600",
-                                       "default \xc3\xa4",    "headroom 0",    "headroom 16777215T",
-                                       "headroom 7K",         "headroom 512M", "loader \\a b\\c#d",
-                                       "base " GUID_C " raw", "temporary no"};
+    static const char *const good[] = {"timeout 9",     "timeout 0",          "timeout 3600",
+                                       "default a",     "autosnapshot 0",     "autosnapshot 64",
+                                       "headroom 0",    "headroom 16777215T", "headroom 7K",
+                                       "headroom 512M", "loader \\a b\\c#d",  "base " GUID_C " raw",
+                                       "temporary no"};
     char text[256];
 
     (void)state;
@@ -254,14 +271,16 @@ static void keys_of_a_refused_image_go_to_no_other(void **state)
     assert_true(parsed.entries[1].is_readonly);
 }
 
-/* What cannot be kept apart yet is not written. */
-static void what_does_not_act_yet_is_kept(void **state)
+/* Where no boot program makes an overlay, nothing is written. */
+static void what_is_temporary_is_kept(void **state)
 {
     (void)state;
     parse_text("image b\ntemporary yes\nimage c\ntemporary yes\nreadonly no");
     assert_int_equal(parsed.bad_count, 0);
     for (unsigned i = 0; i < 2; i++)
-        assert_true(parsed.entries[i].is_readonly);
+        assert_true(parsed.entries[i].is_readonly && parsed.entries[i].is_temporary);
+    parse_text("image b\ntemporary no\nreadonly yes\n");
+    assert_true(parsed.entries[0].is_readonly && !parsed.entries[0].is_temporary);
 }
 
 static void what_is_written_is_known(void **state)
@@ -342,8 +361,8 @@ static void limits_have_two_sides(void **state)
 static void bad_lines_are_counted_beyond_those_kept(void **state)
 {
     (void)state;
-    parse_text("a\nb\nc\nd\ne\nf\ng\nh\ni\nj\nimage k\n");
-    assert_int_equal(parsed.bad_count, 10);
+    parse_text("a\nb\nc\nd\ne\nf\ng\nh\ni\nj\na\nb\nc\nd\ne\nf\ng\nh\nimage k\n");
+    assert_int_equal(parsed.bad_count, 18);
     assert_int_equal(parsed.bad[CONFIG_BAD_KEPT - 1].line, CONFIG_BAD_KEPT);
     assert_int_equal(parsed.entries_count, 1);
 }
@@ -391,10 +410,12 @@ static void entries_are_found(void **state)
 static void any_bytes_are_survived(void **state)
 {
     static const char *const words[] = {
-        "image ", "partition ", "base ",   GUID_A,         GUID_B,      "\n",        " ",
-        "\t",     "#",          "\r\n",    "readonly ",    "yes",       "no",        "raw",
-        "\\x",    "file ",      "loader ", "timeout ",     "3",         "headroom ", "2G",
-        "a",      "b",          "\xff",    "\xef\xbb\xbf", "snapshot ", "data ",
+        "image ",    "partition ", "base ",    GUID_A,       GUID_B,
+        "\n",        " ",          "\t",       "#",          "\r\n",
+        "readonly ", "yes",        "no",       "raw",        "\\x",
+        "file ",     "loader ",    "timeout ", "3",          "headroom ",
+        "2G",        "a",          "b",        "\xff",       "\xef\xbb\xbf",
+        "snapshot ", "data ",      "default ", "temporary ", "autosnapshot ",
     };
     uint64_t dice = 0x71636f7732;
     char text[512];
@@ -419,6 +440,7 @@ static void any_bytes_are_survived(void **state)
         }
         parse(text, len);
         assert_true(parsed.entries_count <= CONFIG_ENTRIES_MAX);
+        assert_true(parsed.default_number < parsed.entries_count || parsed.default_number == 0);
         for (unsigned i = 0; i < parsed.entries_count; i++) {
             assert_true(strlen(parsed.entries[i].name) > 0);
             assert_false(parsed.entries[i].has_file && parsed.entries[i].has_partition);
@@ -439,7 +461,7 @@ int main(void)
         cmocka_unit_test(a_data_file_has_one_use),
         cmocka_unit_test(a_key_is_given_once),
         cmocka_unit_test(keys_of_a_refused_image_go_to_no_other),
-        cmocka_unit_test(what_does_not_act_yet_is_kept),
+        cmocka_unit_test(what_is_temporary_is_kept),
         cmocka_unit_test(what_is_written_is_known),
         cmocka_unit_test(limits_have_two_sides),
         cmocka_unit_test(bad_lines_are_counted_beyond_those_kept),

@@ -20,8 +20,8 @@ static char *append(char *text, uint64_t value, unsigned digits_min, char next)
     return text + 1;
 }
 
-/* "2026-11-23 00:41:07". The year starts in March here, so that the leap day is its last. */
-static void date_text(char *text, uint32_t date_sec)
+/* The year starts in March here, so that the leap day is its last. */
+void snapshots_date(char text[OUT_NUMBER_BYTES], uint32_t date_sec)
 {
     uint32_t days = date_sec / SECONDS_PER_DAY + DAYS_BEFORE_1970, seconds;
     uint32_t era = days / DAYS_PER_ERA, year, day, month;
@@ -62,7 +62,7 @@ static void put_row(struct out *out, const struct qc_snapshot *snapshot)
     out_text(out, " ");
     number_size(text, snapshot->vm_state_bytes);
     out_right(out, text, 8);
-    date_text(text, snapshot->date_sec);
+    snapshots_date(text, snapshot->date_sec);
     out_right(out, text, 20);
     clock_text(text, snapshot->vm_clock_nsec);
     out_right(out, text, 13);

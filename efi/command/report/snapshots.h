@@ -9,4 +9,7 @@
 /* The field "snapshots", where there are any. */
 qc_status snapshots_json(struct json *json, struct report_image *subject);
 
+/* "2026-11-23 00:41:07", of seconds since 1970. */
+void snapshots_date(char text[OUT_NUMBER_BYTES], uint32_t date_sec);
+
 #endif

@@ -100,6 +100,9 @@ EFI_STATUS way_write(EFI_BLOCK_IO_PROTOCOL *blocks, uint32_t id, uint64_t lba, s
 EFI_STATUS way_flush(EFI_BLOCK_IO_PROTOCOL *blocks);
 EFI_STATUS way_reset(EFI_BLOCK_IO_PROTOCOL *blocks, bool extended);
 
+/* What the driver tells the operating system of slot digit (handover.c). */
+void say_variable(uint64_t digit);
+
 /* The orders. words[0] is the order itself; missing words are "". */
 uint64_t number(const char *word);
 void order_load(char **words);
@@ -174,5 +177,8 @@ void order_outer(char **words);
 void order_rounds(char **words);
 void order_move(char **words);
 void order_cut(char **words);
+void order_variable(char **words);
+void order_acpi(char **words);
+void order_plant(char **words);
 
 #endif

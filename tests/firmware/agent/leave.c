@@ -91,7 +91,10 @@ static EFI_STATUS exit_boot_services(void)
     return status;
 }
 
-/* Ends boot services, calls the image's protocols once more each, and ends the machine. */
+/*
+ * Ends boot services, calls the image's protocols once more each, shows what is still told of it,
+ * and ends the machine.
+ */
 void order_exit(char **words)
 {
     static EFI_GUID guid_erase_block = EFI_ERASE_BLOCK_PROTOCOL_GUID;
@@ -118,7 +121,9 @@ void order_exit(char **words)
     say_status("read", blocks2->ReadBlocksEx(blocks2, id, 0, NULL, 512, agent_buffer));
     say_status("write", blocks2->WriteBlocksEx(blocks2, id, 0, NULL, 512, agent_buffer));
     say_status("flush", blocks2->FlushBlocksEx(blocks2, NULL));
-    say("\nEND\n");
+    say_end();
+    say_variable(0);
+    say("END\n");
     port_exit(EXIT_GOOD);
 }
 

@@ -54,6 +54,8 @@ static const struct {
     {"list", order_list},           {"into", order_into},
     {"outer", order_outer},         {"rounds", order_rounds},
     {"move", order_move},           {"cut", order_cut},
+    {"variable", order_variable},   {"acpi", order_acpi},
+    {"plant", order_plant},
 };
 
 uint64_t number(const char *word)
