@@ -38,7 +38,8 @@ KINDS = {
     "bases": ["base:base_find"],
     "config": [f"config:take_{what}" for what in (
         "autosnapshot", "backing", "base", "data", "file", "headroom", "loader", "partition",
-        "readonly", "snapshot", "temporary")] + ["config:set_default", "config:set_timeout"],
+        "readonly", "snapshot", "temporary")] + ["config:set_default",
+                                                 "config:set_timeout"],
     "order": ["epoch:is_before", "epoch:is_table_before"],
     "keep": ["commit:keep_lowered"],
     "walk": ["check:visit_l1", "check:visit_l2", "job:lower_l1", "job:lower_l2", "job:raise_l1",
