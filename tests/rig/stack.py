@@ -61,8 +61,8 @@ KINDS = {
 CALLS = {
     **dict.fromkeys(["alloc", "cache", "commit", "erase", "guard", "image", "job",
                      "packed", "patch", "read", "repair", "resize", "window"], ["disk"]),
-    **dict.fromkeys(["attach", "base", "binding", "control", "efi_block", "entry", "handover", "medium",
-                     "quiesce", "request", "say", "secureboot", "settings"], ["firmware"]),
+    **dict.fromkeys(["attach", "base", "binding", "control", "efi_block", "entry", "handover",
+                     "medium", "quiesce", "request", "say", "secureboot", "settings"], ["firmware"]),
     "change": ["disk", "verify"],
     "check": ["progress"],
     "config": ["config"],
