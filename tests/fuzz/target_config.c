@@ -6,6 +6,7 @@
  * exact length. What comes out is within its limits, ended, and the same for the same bytes.
  */
 #include "../../efi/config.c"
+#include "../../efi/config_find.c"
 
 #include "disk.h"
 
