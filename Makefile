@@ -298,8 +298,9 @@ mutate: setup-proofs ## changes core's code in small ways that the tests must se
 	@$(PYTHON) tests/proof/mutate.py --build $(BUILD) $(or $(FILE),$(MUTATED))
 mutate-binaries: $(UNIT_TESTS:tests/unit/%.c=$(MUTATE)/%) $(MUTATE)/crash
 
+$(MUTATE)/test_report: $(call mutate-objects,$(REPORT_SRC))
 $(MUTATE)/test_%: $(call mutate-objects,$(UNIT_LIB)) $(MUTATE)/obj/tests/unit/test_%.o $(MUTATE_LIBS) $(host-decoders)
-	$(MUTATE_LINK) -lcmocka
+	$(MUTATE_LINK) -lcmocka -lm
 $(MUTATE)/crash: $(call mutate-objects,$(CRASH_SRC)) $(MUTATE_LIBS) $(host-decoders)
 	$(MUTATE_LINK)
 $(MUTATE)/lib%.so: $(MUTATE)/obj/core/%.o
@@ -361,8 +362,9 @@ cov: setup-proofs ## says what of core/ the unit tests and the crash suite leave
 	@$(PYTHON) -B tests/proof/cover.py --build $(BUILD)
 cov-binaries: $(UNIT_TESTS:tests/unit/%.c=$(COV)/%) $(COV)/crash
 
+$(COV)/test_report: $(call cov-objects,$(REPORT_SRC))
 $(COV)/test_%: $(COV)/obj/tests/unit/test_%.o $(call cov-objects,$(UNIT_LIB)) $(host-decoders)
-	$(COV_CC) $(COV_COUNTED) -o $@ $^ -lcmocka
+	$(COV_CC) $(COV_COUNTED) -o $@ $^ -lcmocka -lm
 $(COV)/crash: $(call cov-objects,$(CRASH_SRC)) $(host-decoders)
 	$(COV_CC) $(COV_COUNTED) -o $@ $^
 $(COV)/obj/%.o: %.c Makefile $(THIRD_PARTY)/stamp-decoders

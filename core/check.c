@@ -272,13 +272,6 @@ static bool may_repair(const struct qc_image *image)
     return image->readonly_reason.text[0] == '\0' || image->readonly_kind != QC_READONLY_FIXED;
 }
 
-/* Whether the header says nothing any more that an image opened for writing is refused for. */
-static bool is_sound(const struct qc_header *header)
-{
-    return (header->incompatible & QC_MARKS) == 0 && header->reftable_clusters > 0 &&
-           header->snapshots_over == 0;
-}
-
 /* Whether what is open is the disk as it is now: of a snapshot's tables nobody could tell. */
 static qc_status refuse_snapshot(struct qc_image *image)
 {
@@ -312,10 +305,10 @@ static qc_status run(struct check *check, enum qc_check_fix fix)
     if (status == QC_OK && fix != QC_FIX_NOTHING)
         status = repair(check, fix);
     qc_scratch_return(image);
-    /* Not all damage is marked in the header: what a check alone found is still there. */
+    /* Not all damage is marked in the header, and what a check alone found is still there. A
+     * repair that leaves none has put the header right too. */
     if (status == QC_OK && fix != QC_FIX_NOTHING && image->readonly_kind == QC_READONLY_DAMAGED &&
-        check->result.corruptions + check->result.check_errors == 0 &&
-        is_sound(&image->top.header)) {
+        check->result.corruptions + check->result.check_errors == 0) {
         qc_detail_clear(&image->readonly_reason);
         image->readonly_kind = QC_READONLY_FIXED;
     }

@@ -179,8 +179,6 @@ static qc_status add_table(struct qc_image *image, enum half half)
 
     table_of(image, half, &table_off, &table_bytes);
     table_of(image, half == HALF_L2 ? HALF_BLOCKS : HALF_L2, &table_off, &other_bytes);
-    if (table_bytes == 0)
-        return QC_OK;
     rounds_max = (uint32_t)qc_min(ROUNDS_MAX, 1 + ASKED_BYTES_MAX / (table_bytes + other_bytes));
     for (uint32_t round = 0; status == QC_OK && round < rounds_max && entry_off < table_bytes;
          round++) {

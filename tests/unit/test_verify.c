@@ -165,6 +165,18 @@ static void large_images_are_believed(void **state)
     }
 }
 
+/* More clusters than there is memory to count them in. */
+static void large_disks_are_believed(void **state)
+{
+    struct rig *rig = mapped(state);
+
+    set_count(rig, rig_data_off(rig, 1), 0);
+    rig_fix_size(rig, UINT64_C(1) << 40);
+    assert_int_equal(rig_open(rig), QC_OK);
+    assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_OK);
+    assert_true(rig->image.lying_off == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +187,7 @@ int main(void)
         RIG_TEST(tables_that_are_named_twice),
         RIG_TEST(what_is_sound_is_looked_at_once),
         RIG_TEST(large_images_are_believed),
+        RIG_TEST(large_disks_are_believed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
