@@ -46,6 +46,23 @@ static void put_options(struct config_entry *entry, const struct qcow2_options *
     __builtin_memcpy(entry->snapshot, options->snapshot, len);
 }
 
+/* What the configuration says of a container: its base above all, which no option tells. */
+static void take_configured(EFI_HANDLE container, struct config_entry *entry)
+{
+    const struct config_entry *configured = NULL;
+    struct config_guid guid;
+    void *path;
+
+    if (!EFI_ERROR(efi_boot->OpenProtocol(container, &guid_device_path, &path,
+                                          driver_binding.DriverBindingHandle, NULL,
+                                          EFI_OPEN_PROTOCOL_GET_PROTOCOL)) &&
+        path_partition(path, &guid))
+        configured = config_entry_of(&config, &guid);
+    __builtin_memset(entry, 0, sizeof(*entry));
+    if (configured != NULL)
+        *entry = *configured;
+}
+
 static bool is_attached(EFI_HANDLE container)
 {
     const struct attached *attached = attached_by_container(container);
@@ -98,30 +115,31 @@ static EFI_STATUS EFIAPI control_attach_file(struct qcow2_control *This, EFI_HAN
 static EFI_STATUS EFIAPI control_attach_disk(struct qcow2_control *This, EFI_HANDLE container,
                                              const struct qcow2_options *options)
 {
-    static struct config_entry entry;
-    const struct attached *attached = attached_by_container(container);
+    static struct config_entry before;
+    const bool was_attached = attached_by_container(container) != NULL;
+    EFI_HANDLE was_said = control_entry(container) != NULL ? container : NULL;
     unsigned i = 0;
 
     (void)This;
     if (container == NULL || options == NULL)
         return EFI_INVALID_PARAMETER;
-    __builtin_memset(&entry, 0, sizeof(entry));
-    if (attached != NULL && attached->entry != NULL)
-        entry = *attached->entry;
-    put_options(&entry, options);
-    if (attached != NULL && EFI_ERROR(disconnect(container)))
-        return EFI_DEVICE_ERROR;
-    forget(container);
-    while (i < ATTACHED_MAX && said[i].container != NULL)
+    while (i < ATTACHED_MAX && said[i].container != was_said)
         i++;
     if (i == ATTACHED_MAX)
         return EFI_OUT_OF_RESOURCES;
-    said[i].entry = entry;
+    if (was_attached && EFI_ERROR(disconnect(container)))
+        return EFI_DEVICE_ERROR;
+    before = said[i].entry;
+    take_configured(container, &said[i].entry);
+    put_options(&said[i].entry, options);
     said[i].container = container;
     efi_boot->ConnectController(container, NULL, NULL, TRUE);
     if (is_attached(container))
         return EFI_SUCCESS;
-    said[i].container = NULL;
+    said[i].entry = before;
+    said[i].container = was_said;
+    if (was_attached)
+        efi_boot->ConnectController(container, NULL, NULL, TRUE);
     return EFI_UNSUPPORTED;
 }
 

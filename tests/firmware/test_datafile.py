@@ -135,6 +135,21 @@ def test_life(rig, parted):
                   disks.partition_bytes(other.path, 1)) == changed
 
 
+def test_attached_anew(rig, parted):
+    """By the command, with its data file, also when it was let go; a failure changes nothing."""
+    folder, content = parted
+    disk = vm.Kept(rig.partitioned("anew", [folder / "image", folder / "bytes"]),
+                   slot=vm.SLOTS["virtio"])
+    report = rig.configured(entry("a", "anew", 1, data("anew", 2)),
+                            [select(part=1), "reattach", "sum child 64", "disconnect", "reattach",
+                             "sum child 64", "reattach nosuch", "sum child 64",
+                             "write child 10 500 3", "unload"], disk)
+    assert [answer["status"] for answer in report.all("reattach")] == \
+        ["SUCCESS", "SUCCESS", "UNSUPPORTED"]
+    assert [answer["crc"] for answer in report.all("sum")] == [crc(content)] * 3
+    assert report.one("write") == SUCCESS and report.one("unload") == SUCCESS
+
+
 # What the configuration says of a disk "d" with two images and a data file, and why part 1 or 2
 # is refused.
 CASES = {

@@ -168,6 +168,7 @@ void order_settle(char **words);
 void order_peek(char **words);
 void order_remove(char **words);
 void order_attach(char **words);
+void order_reattach(char **words);
 void order_detach(char **words);
 void order_pause(char **words);
 void order_resume(char **words);

@@ -78,6 +78,15 @@ void order_attach(char **words)
     answer("attach:", attach(words[1], words[2][0] != '\0', &container));
 }
 
+/* reattach [SNAPSHOT]: what lies on the chosen disk itself, with this state. */
+void order_reattach(char **words)
+{
+    struct qcow2_options options = {.is_given = words[1][0] != '\0'};
+    for (size_t i = 0; i + 1 < sizeof(options.snapshot) && words[1][i] != '\0'; i++)
+        options.snapshot[i] = words[1][i];
+    answer("reattach:", find_control()->attach_disk(find_control(), agent.parent, &options));
+}
+
 /* detach [NAME], as all below: without a name, what into chose last. */
 static EFI_HANDLE named(const char *name)
 {

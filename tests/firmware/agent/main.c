@@ -49,6 +49,7 @@ static const struct {
     {"race", order_race},           {"edit", order_edit},
     {"sync", order_sync},           {"settle", order_settle},
     {"peek", order_peek},           {"remove", order_remove},
+    {"reattach", order_reattach},
     {"attach", order_attach},       {"detach", order_detach},
     {"pause", order_pause},         {"resume", order_resume},
     {"list", order_list},           {"into", order_into},
