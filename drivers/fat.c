@@ -407,7 +407,8 @@ static qc_status follow(struct qc_fat *fat, const struct qc_fat_file *file, stru
                 return QC_UNSUPPORTED;
             if (list != NULL)
                 list[count] = run;
-            else if (known[count].file_off != run.file_off || known[count].host_off != run.host_off)
+            else if (known == NULL || known[count].file_off != run.file_off ||
+                     known[count].host_off != run.host_off)
                 return QC_REFUSED;
             count++;
         }

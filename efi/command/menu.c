@@ -24,11 +24,11 @@ static struct {
 
 char *menu_add(struct menu *menu)
 {
-    char *row = menu->rows[menu->rows_count];
+    char *row;
 
     if (menu->rows_count == MENU_ROWS_MAX)
         return NULL;
-    menu->rows_count++;
+    row = menu->rows[menu->rows_count++];
     row[0] = '\0';
     return row;
 }

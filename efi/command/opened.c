@@ -159,7 +159,7 @@ int opened_begin(const struct target *target, const char *name, enum opened_use 
         .is_for_check = use == OPENED_CHECK || use == OPENED_REPAIR,
         .bases = &here.bases,
     };
-    struct qc_disk *disk;
+    struct qc_disk *disk = NULL;
     qc_status why;
     int status;
 
