@@ -77,6 +77,9 @@ static qc_status check_bitmaps(struct walk *walk, uint64_t data_off)
         !qc_is_aligned(dir_off, walk->header->cluster_bytes) ||
         !qc_is_inside(dir_off, dir_bytes, walk->disk->size_bytes))
         return qc_fail(walk->detail, QC_CORRUPT, "header extension %x invalid", QC_U(EXT_BITMAPS));
+    walk->header->bitmaps_count = qc_be32(data);
+    walk->header->bitmap_dir_off = dir_off;
+    walk->header->bitmap_dir_bytes = dir_bytes;
     return QC_OK;
 }
 

@@ -77,6 +77,9 @@ struct qc_header {
     char backing_format[QC_FORMAT_NAME_BYTES]; /* "" where the image does not say */
     uint64_t data_name_off;                    /* of the external data file's name; 0: none */
     uint32_t data_name_bytes;
+    uint32_t bitmaps_count;  /* that count while their autoclear bit is set; 0: none */
+    uint64_t bitmap_dir_off; /* of their directory */
+    uint64_t bitmap_dir_bytes;
 };
 
 /* Whether L2 entries have a second word, which tells of subclusters. */

@@ -13,11 +13,13 @@
 #include "layers.h"
 #include "map.h"
 #include "read.h"
+#include "refs.h"
 #include "seeded.h"
 #include "snaptable.h"
 #include "verify.h"
 
 #define SNAPSHOT_READS_MAX 16u
+#define BITMAP_READS_MAX   8u
 
 #define ENTRY_BITS 3u  /* an entry's bytes, to the power of two */
 #define SLICE_BITS 12u /* a slice's, where its table is not shorter */
@@ -42,13 +44,16 @@ static void note_damage(struct qc_image *image)
 }
 
 /*
- * A snapshot table that cannot be kept safe is known before anybody relies on writing; a very long
- * one is looked at when the first change comes.
+ * A snapshot table that cannot be kept safe is known before anybody relies on writing, and bitmaps
+ * for which QEMU would not open the image; very long ones are looked at when the first change
+ * comes, or not at all.
  */
-static void look_at_snapshots(struct qc_image *image)
+static void look_at_tables(struct qc_image *image)
 {
     qc_status status = qc_guard_measure_snapshots(image, SNAPSHOT_READS_MAX);
 
+    if (status == QC_OK)
+        status = qc_refs_look_at_bitmaps(image, BITMAP_READS_MAX);
     if (status == QC_CORRUPT || status == QC_UNSUPPORTED) {
         image->readonly_reason = image->detail;
         image->readonly_kind = QC_READONLY_DAMAGED;
@@ -125,8 +130,8 @@ qc_status qc_open(struct qc_image *image, struct qc_cache *cache, struct qc_disk
     decide_readonly(image, options);
     if (options->snapshot != NULL)
         return qc_snapshot_enter(image, options->snapshot);
-    if (image->readonly_reason.text[0] == '\0' && image->top.header.snapshots_count > 0)
-        look_at_snapshots(image);
+    if (image->readonly_reason.text[0] == '\0')
+        look_at_tables(image);
     /* What cannot be repaired keeps its reason, and can be read. */
     if (image->readonly_reason.text[0] == '\0' &&
         (image->top.header.incompatible & QC_INCOMPATIBLE_DIRTY))

@@ -23,7 +23,6 @@
 #define BITMAP_SHIFT_MAX     31u
 #define BITMAP_FLAGS_KNOWN   3u
 #define BITMAP_TYPE_DIRTY    1u
-#define EXT_BITMAPS          UINT32_C(0x23852875)
 
 bool qc_is_beyond(const struct qc_header *header, uint64_t disk_bytes, uint64_t host_off,
                   uint64_t len)
@@ -295,56 +294,46 @@ static bool is_bitmap_valid(const struct qc_image *image, const uint8_t *entry)
            (bytes << 3) << shift >= qc_size(image);
 }
 
-/*
- * The bitmaps' extension: where it lies in the first cluster, 0 where there is none that counts.
- * Opening the image has checked the list of extensions.
- */
-static qc_status find_bitmaps(struct qc_refs *refs, uint64_t *ret_off)
+/* The directory's entry at *off, which goes on behind it. */
+static qc_status next_bitmap(struct qc_image *image, uint64_t *off, uint8_t *entry,
+                             bool *ret_is_valid)
 {
-    const struct qc_header *header = &refs->image->top.header;
-    uint64_t end = header->backing_off != 0 ? header->backing_off : header->cluster_bytes;
-    uint64_t off = header->header_bytes;
+    const struct qc_header *header = &image->top.header;
+    uint64_t len;
+    qc_status status = qc_raw_read(image, *off, entry, BITMAP_ENTRY_BYTES);
 
-    *ret_off = 0;
-    if (header->version < 3 || !(header->autoclear & QC_AUTOCLEAR_BITMAPS))
-        return QC_OK;
-    for (unsigned i = 0; i < QC_EXTENSIONS_MAX && off + 8 <= end; i++) {
-        uint8_t head[8];
-        qc_status status = qc_raw_read(refs->image, off, head, sizeof(head));
-
-        if (status != QC_OK || qc_be32(head) == 0)
-            return status;
-        if (qc_be32(head) == EXT_BITMAPS) {
-            *ret_off = off + 8;
-            return QC_OK;
-        }
-        off += 8 + ((QC_U(qc_be32(head + 4)) + 7) & ~QC_U(7));
-    }
+    if (status != QC_OK)
+        return status;
+    len = QC_U(BITMAP_ENTRY_BYTES) + (qc_be32(entry + 16) & 0xffff) + qc_be32(entry + 20);
+    *off += (len + 7) & ~QC_U(7);
+    *ret_is_valid =
+        *off <= header->bitmap_dir_off + header->bitmap_dir_bytes && is_bitmap_valid(image, entry);
     return QC_OK;
+}
+
+/* How many the directory is to have; none where another program wrote the image since. */
+static uint32_t bitmaps_count(const struct qc_image *image)
+{
+    const struct qc_header *header = &image->top.header;
+
+    return header->autoclear & QC_AUTOCLEAR_BITMAPS ? header->bitmaps_count : 0;
 }
 
 static qc_status count_bitmaps(struct qc_refs *refs)
 {
-    uint8_t extension[24], entry[BITMAP_ENTRY_BYTES];
-    uint64_t extension_off, off, end, count, corruptions = refs->corruptions;
-    qc_status status = find_bitmaps(refs, &extension_off);
+    const struct qc_header *header = &refs->image->top.header;
+    uint64_t off = header->bitmap_dir_off, corruptions = refs->corruptions;
+    uint32_t count = bitmaps_count(refs->image);
+    uint8_t entry[BITMAP_ENTRY_BYTES];
+    qc_status status = QC_OK;
 
-    if (status != QC_OK || extension_off == 0)
-        return status;
-    status = qc_raw_read(refs->image, extension_off, extension, sizeof(extension));
-    if (status != QC_OK)
-        return status;
-    count = qc_be32(extension);
-    off = qc_be64(extension + 16);
-    end = off + qc_be64(extension + 8);
-    add(refs, off, end - off);
-    for (uint64_t i = 0; i < count && status == QC_OK; i++) {
-        uint64_t len;
+    if (count > 0)
+        add(refs, off, header->bitmap_dir_bytes);
+    for (uint32_t i = 0; i < count && status == QC_OK; i++) {
+        bool is_valid;
 
-        status = qc_raw_read(refs->image, off, entry, sizeof(entry));
-        len = sizeof(entry) + (qc_be32(entry + 16) & 0xffff) + qc_be32(entry + 20);
-        off += (len + 7) & ~QC_U(7);
-        if (status == QC_OK && (off > end || !is_bitmap_valid(refs->image, entry))) {
+        status = next_bitmap(refs->image, &off, entry, &is_valid);
+        if (status == QC_OK && !is_valid) {
             refs->corruptions++;
             refs->check_errors++;
             break;
@@ -353,6 +342,28 @@ static qc_status count_bitmaps(struct qc_refs *refs)
             status = count_bitmap(refs, qc_be64(entry), qc_be32(entry + 8));
     }
     refs->needs_bitmaps = refs->corruptions != corruptions;
+    return status;
+}
+
+qc_status qc_refs_look_at_bitmaps(struct qc_image *image, uint32_t reads_max)
+{
+    const struct qc_header *header = &image->top.header;
+    uint64_t off = header->bitmap_dir_off;
+    uint32_t count = bitmaps_count(image);
+    uint8_t entry[BITMAP_ENTRY_BYTES];
+    qc_status status = QC_OK;
+
+    for (uint32_t i = 0; i < count && i < reads_max && status == QC_OK; i++) {
+        bool is_valid;
+
+        status = next_bitmap(image, &off, entry, &is_valid);
+        /* Extra data is for those who know it. */
+        if (status == QC_OK &&
+            (!is_valid || qc_be32(entry + 20) != 0 ||
+             (i == count - 1 && off != header->bitmap_dir_off + header->bitmap_dir_bytes)))
+            return qc_fail(&image->detail, QC_CORRUPT, "bitmap %u of the directory invalid",
+                           QC_U(i));
+    }
     return status;
 }
 

@@ -77,4 +77,10 @@ bool qc_is_place_whole(const struct qc_header *header, uint64_t disk_bytes,
 qc_status qc_snapshot_place(struct qc_image *image, uint64_t *host_off,
                             struct qc_snapshot_place *ret_place);
 
+/*
+ * Looks at the directory of bitmaps of an image that was just opened, with so many reads at
+ * most; what is behind is not looked at. QC_IO, QC_CORRUPT.
+ */
+qc_status qc_refs_look_at_bitmaps(struct qc_image *image, uint32_t reads_max);
+
 #endif

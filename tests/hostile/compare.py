@@ -5,8 +5,8 @@ Promises: a sentence for each of these that does not hold. What takes writes her
 writing, before and after. What is read here, QEMU reads, and the same bytes. After writes and a
 flush here an image without errors reads as before but for what was written, and `qemu-img check`
 finds no more corruptions, errors or leaks than before, or than after QEMU made the same writes.
-The engine may refuse what QEMU takes. One thing it takes that QEMU refuses: an image with bitmaps
-that cannot be loaded, which the first write here makes void.
+The engine may refuse what QEMU takes. One thing it takes that QEMU refuses: an image whose bitmaps'
+tables cannot be loaded, which the first write here makes void.
 
 QEMU works on copies beside links to the image's neighbours, so that it finds a backing file where
 the engine does. Its processes have a limit of processor time.

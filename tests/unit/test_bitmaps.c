@@ -13,6 +13,7 @@
 #define AT_BITS      (AT_DIRECTORY + 2)
 #define AT_END       (AT_DIRECTORY + 3)
 #define AUTOCLEAR    88u
+#define ENTRY        32u /* bytes, with a name of two */
 
 static uint8_t *directory(struct rig *rig)
 {
@@ -132,38 +133,97 @@ static void entries_that_break_the_format_are_given_up(void **state)
     }
 }
 
+/* Each is good but for one field, of 4 bytes or, where high is not 0, of 8. */
+static const struct {
+    unsigned off;
+    uint32_t high, low;
+} wrong[] = {
+    {0, 0x00000001, 0}, /* the table's offset: 2^32, behind the end */
+    {4, 0, 0},          /* 0 */
+    {4, 0, AT_TABLE *CLUSTER + 8},
+    {0, 0x01000000, 0}, /* 2^56 */
+    {8, 0, 0},          /* entries of the table */
+    {8, 0, 512 * 1024 * 1024 / CLUSTER + 1},
+    {12, 0, 4},                        /* flags */
+    {16, 0, 2u << 24 | 16u << 16 | 2}, /* type */
+    {16, 0, 1u << 24 | 8u << 16 | 2},  /* granularity */
+    {16, 0, 1u << 24 | 32u << 16 | 2},
+    {16, 0, 1u << 24 | 16u << 16 | 1024}, /* bytes of the name */
+    {20, 0, 9},                           /* of extra data: the entry ends behind its room */
+};
+
+static void build_wrong(struct rig *rig, unsigned i)
+{
+    build(rig);
+    put_be32(directory(rig) + wrong[i].off, wrong[i].high != 0 ? wrong[i].high : wrong[i].low);
+    if (wrong[i].off == 16 && (wrong[i].low & 0xffff) == 1024)
+        put_be64(rig->disk.bytes + 144, 2048); /* bytes of the directory */
+}
+
 static void directories_that_break_the_format_are_given_up(void **state)
 {
-    /* Each is good but for one field, of 4 bytes or, where high is not 0, of 8. */
-    static const struct {
-        unsigned off;
-        uint32_t high, low;
-    } cases[] = {
-        {0, 0x00000001, 0}, /* the table's offset: 2^32, behind the end */
-        {4, 0, 0},          /* 0 */
-        {4, 0, AT_TABLE * CLUSTER + 8},
-        {0, 0x01000000, 0}, /* 2^56 */
-        {8, 0, 0},          /* entries of the table */
-        {8, 0, 512 * 1024 * 1024 / CLUSTER + 1},
-        {12, 0, 4},                        /* flags */
-        {16, 0, 2u << 24 | 16u << 16 | 2}, /* type */
-        {16, 0, 1u << 24 | 8u << 16 | 2},  /* granularity */
-        {16, 0, 1u << 24 | 32u << 16 | 2},
-        {16, 0, 1u << 24 | 16u << 16 | 1024}, /* bytes of the name */
-        {20, 0, 9},                           /* of extra data: the entry ends behind its room */
-    };
+    for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        build_wrong(*state, i);
+        expect_given_up(*state);
+    }
+}
+
+static void expect_opened(struct rig *rig, const char *reason)
+{
+    assert_int_equal(rig_open(rig), QC_OK);
+    assert_string_equal(qc_readonly_reason(&rig->image), reason);
+    assert_int_equal(rig->image.readonly_kind, reason[0] ? QC_READONLY_DAMAGED : 0);
+}
+
+/* So many, with names of two bytes as the first. */
+static void repeat(struct rig *rig, unsigned count)
+{
+    build(rig);
+    for (unsigned i = 1; i < count; i++)
+        memcpy(directory(rig) + i * ENTRY, directory(rig), ENTRY);
+    put_be32(rig->disk.bytes + 136, count);
+    put_be64(rig->disk.bytes + 144, count * ENTRY);
+}
+
+/* QEMU does not open what it cannot load, so nobody is to rely on writing it. */
+static void wrong_directories_open_read_only(void **state)
+{
+    static const char first[] = "bitmap 0 of the directory invalid";
     struct rig *rig = *state;
 
-    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        build(rig);
-        if (cases[i].high != 0)
-            put_be32(directory(rig) + cases[i].off, cases[i].high);
-        else
-            put_be32(directory(rig) + cases[i].off, cases[i].low);
-        if (cases[i].off == 16 && (cases[i].low & 0xffff) == 1024)
-            put_be64(rig->disk.bytes + 144, 2048); /* bytes of the directory */
-        expect_given_up(rig);
+    for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        build_wrong(rig, i);
+        if (wrong[i].high == 1) /* QEMU reads zeros behind the end */
+            continue;
+        expect_opened(rig, first);
+        put_be64(rig->disk.bytes + AUTOCLEAR, 0);
+        expect_opened(rig, "");
     }
+    build(rig);
+    directory(rig)[23] = 6; /* extra data, which fits */
+    expect_opened(rig, first);
+    for (unsigned len = 31; len <= 33; len++) {
+        build(rig);
+        put_be64(rig->disk.bytes + 144, len);
+        expect_opened(rig, len == 32 ? "" : first);
+    }
+    for (unsigned i = 7; i <= 8; i++) { /* the ninth is not looked at */
+        repeat(rig, 9);
+        expect_opened(rig, "");
+        directory(rig)[i * ENTRY + 16] = 2;
+        expect_opened(rig, i == 7 ? "bitmap 7 of the directory invalid" : "");
+    }
+}
+
+/* What cannot be read now may be read later: the image is not the worse for it. */
+static void unreadable_directory_says_nothing(void **state)
+{
+    struct rig *rig = *state;
+
+    build(rig);
+    rig->disk.fail_at = 2;
+    expect_opened(rig, "");
+    assert_in_range(rig->disk.reads_count, 2, 2);
 }
 
 /* A bit for each 512 bytes: one cluster of them is for 16 MiB. */
@@ -186,6 +246,8 @@ int main(void)
         RIG_TEST(lists_without_bitmaps_have_none),
         RIG_TEST(entries_that_break_the_format_are_given_up),
         RIG_TEST(directories_that_break_the_format_are_given_up),
+        RIG_TEST(wrong_directories_open_read_only),
+        RIG_TEST(unreadable_directory_says_nothing),
         RIG_TEST(bitmaps_of_a_smaller_disk_are_given_up),
     };
 

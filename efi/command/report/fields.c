@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
-/* See fields.h. Extensions were checked when the image was opened; a directory's entries were not.
+/*
+ * See fields.h. Where the directory of bitmaps lies was checked when the image was opened; of its
+ * entries only the first, and not for names.
  */
 #include "fields.h"
 
-#define EXTENSION_HEAD_BYTES 8u
-#define EXTENSION_END        UINT32_C(0)
-#define EXTENSION_BITMAPS    UINT32_C(0x23852875)
-#define BITMAPS_BYTES        24u
 #define ENTRY_BYTES          24u /* of a directory, before its extra data and name */
 #define ENTRY_ALIGNMENT      8u
 #define GRANULARITY_BITS_MIN 9u
@@ -15,11 +13,6 @@
 static uint32_t be32(const uint8_t *bytes)
 {
     return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
-}
-
-static uint64_t be64(const uint8_t *bytes)
-{
-    return (uint64_t)be32(bytes) << 32 | be32(bytes + 4);
 }
 
 /* Reads what the image must hold before end_off. */
@@ -51,38 +44,17 @@ qc_status fields_name(struct report_image *subject, uint64_t host_off, uint32_t 
     return status;
 }
 
-qc_status fields_bitmaps_find(struct report_image *subject, struct fields_bitmaps *ret_bitmaps)
+struct fields_bitmaps fields_bitmaps(const struct report_image *subject)
 {
     const struct qc_header *header = qc_info(subject->image);
-    uint64_t end_off = header->backing_off != 0 ? header->backing_off : header->cluster_bytes;
-    uint64_t off = header->header_bytes;
-    uint8_t head[EXTENSION_HEAD_BYTES], data[BITMAPS_BYTES];
-
-    *ret_bitmaps = (struct fields_bitmaps){0};
     /* Without the bit another program wrote the image since: the extension says nothing. */
     if (!(header->autoclear & QC_AUTOCLEAR_BITMAPS))
-        return QC_OK;
-    if (end_off > subject->image->top.disk->size_bytes)
-        end_off = subject->image->top.disk->size_bytes;
-    for (unsigned i = 0; i < QC_EXTENSIONS_MAX && off + sizeof(head) <= end_off; i++) {
-        qc_status status = read_bytes(subject, off, end_off, head, sizeof(head));
-        uint32_t len = be32(head + 4);
-
-        if (status != QC_OK || be32(head) == EXTENSION_END)
-            return status;
-        off += sizeof(head);
-        if (be32(head) == EXTENSION_BITMAPS) {
-            status = read_bytes(subject, off, end_off, data, sizeof(data));
-            if (status != QC_OK)
-                return status;
-            ret_bitmaps->bitmaps_count = be32(data);
-            ret_bitmaps->host_off = be64(data + 16);
-            ret_bitmaps->end_off = be64(data + 16) + be64(data + 8);
-            return QC_OK;
-        }
-        off += ((uint64_t)len + ENTRY_ALIGNMENT - 1) & ~(uint64_t)(ENTRY_ALIGNMENT - 1);
-    }
-    return QC_OK;
+        return (struct fields_bitmaps){0};
+    return (struct fields_bitmaps){
+        .bitmaps_count = header->bitmaps_count,
+        .host_off = header->bitmap_dir_off,
+        .end_off = header->bitmap_dir_off + header->bitmap_dir_bytes,
+    };
 }
 
 qc_status fields_bitmaps_next(struct report_image *subject, struct fields_bitmaps *bitmaps,

@@ -28,8 +28,8 @@ struct fields_bitmap {
 #define FIELDS_BITMAP_IN_USE UINT32_C(1) /* it was not stored when the image was last closed */
 #define FIELDS_BITMAP_AUTO   UINT32_C(2) /* it is kept up to date while the image is written */
 
-/* Looks the directory up. QC_IO. */
-qc_status fields_bitmaps_find(struct report_image *subject, struct fields_bitmaps *ret_bitmaps);
+/* The directory. */
+struct fields_bitmaps fields_bitmaps(const struct report_image *subject);
 
 /* The next bitmap, its name in subject->text. QC_IO, QC_CORRUPT, QC_UNSUPPORTED. */
 qc_status fields_bitmaps_next(struct report_image *subject, struct fields_bitmaps *bitmaps,

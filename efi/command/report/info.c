@@ -131,11 +131,11 @@ static qc_status put_backing_fields(struct json *json, struct report_image *subj
 
 static qc_status put_bitmaps(struct out *out, struct report_image *subject)
 {
-    struct fields_bitmaps bitmaps;
+    struct fields_bitmaps bitmaps = fields_bitmaps(subject);
     struct fields_bitmap bitmap;
-    qc_status status = fields_bitmaps_find(subject, &bitmaps);
+    qc_status status = QC_OK;
 
-    if (status == QC_OK && bitmaps.bitmaps_count > 0)
+    if (bitmaps.bitmaps_count > 0)
         out_text(out, "    bitmaps:\n");
     for (uint32_t i = 0, count = bitmaps.bitmaps_count; status == QC_OK && i < count; i++) {
         unsigned flags_count = 0;
@@ -161,12 +161,12 @@ static qc_status put_bitmaps(struct out *out, struct report_image *subject)
 
 static qc_status put_bitmap_fields(struct json *json, struct report_image *subject)
 {
-    struct fields_bitmaps bitmaps;
+    struct fields_bitmaps bitmaps = fields_bitmaps(subject);
     struct fields_bitmap bitmap;
-    qc_status status = fields_bitmaps_find(subject, &bitmaps);
+    qc_status status = QC_OK;
 
-    if (status != QC_OK || bitmaps.bitmaps_count == 0)
-        return status;
+    if (bitmaps.bitmaps_count == 0)
+        return QC_OK;
     json_open(json, "bitmaps", '[');
     for (uint32_t left = bitmaps.bitmaps_count; status == QC_OK && left > 0; left--) {
         status = fields_bitmaps_next(subject, &bitmaps, &bitmap);
