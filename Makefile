@@ -134,7 +134,7 @@ run: all ## boots a Linux from a qcow2 through the driver [IMAGE=zlib|zstd|overl
 boot: all ## boots OVMF with the driver and DISK=path [ESP=dir] [DEVICE=virtio|scsi|nvme|ahci|usb]
 	@$(PYTHON) tests/rig/boot.py --build $(BUILD) --disk "$(DISK)" $(if $(ESP),--esp "$(ESP)") --device $(or $(DEVICE),virtio)
 
-picture: all ## makes a picture of the boot program's menu, build/menu.png
+picture: all ## makes a picture of the boot program's menu, build/menu.svg
 	@$(PYTHON) tests/rig/picture.py --build $(BUILD)
 
 install: setup ## copies driver, command, help and a sample configuration to \EFI\qcow2\ of ESP=folder

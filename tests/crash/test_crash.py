@@ -23,7 +23,6 @@ BASES = ["empty", "half", "snapshot", "zeroalloc", "block", "reftable", "version
 ONLY_512 = {"reftable", "shortover"}
 NO_BULK = ONLY_512 | {"datafile", "dataraw"}  # snapshots of a data file are refused
 VERSION_2 = {"version2", "overlay2", "snapshot2"}  # nothing says that a change is under way
-EXTENDED = {"extended", "extoverlay", "extsnap"}  # large clusters: fewer states a second
 
 # Sequences so long are all run.
 LENGTH = {"plain": 4, "faulty": 3, "bulk": 3}
@@ -34,11 +33,12 @@ LENGTH_LONG = {("snapshot", "plain"): 5, ("block", "plain"): 5, ("zeroalloc", "p
                ("half", "faulty"): 4, ("snapshot", "faulty"): 4, ("zeroalloc", "faulty"): 4}
 
 # With --long every base and alphabet goes so far instead, and the random runs to their floors.
-# Bases of compressed clusters and of layers have larger alphabets, and go one operation less far;
-# large clusters take longer to look at, and go two less.
+# Bases of compressed clusters and of layers have larger alphabets, and large clusters take longer to
+# look at: these go one operation less far.
 LENGTH_ALL = {"plain": 5, "faulty": 4, "bulk": 4}
 FARTHER = {"empty", "half", "snapshot", "zeroalloc", "block"}  # one more, in blocks of 512
-LARGER = {"packed", "packedsnap", "overlay", "overlay2", "overlaydeep"}
+LARGER = {"packed", "packedsnap", "overlay", "overlay2", "overlaydeep",
+          "extended", "extoverlay", "extsnap"}
 RANDOM_ALL = 10_000_000, 100_000
 TIMEOUT_ALL_S = 1800
 
@@ -116,18 +116,21 @@ def bases_and_units():
             if unit == 512 or base not in ONLY_512]
 
 
+def length_of(base, unit, alphabet, is_long):
+    """How many operations the sequences have that are all run."""
+    if is_long:
+        farther = base in FARTHER and unit == 512 and alphabet != "faulty"
+        return LENGTH_ALL[alphabet] - (base in LARGER) + farther
+    return LENGTH_LONG.get((base, alphabet) if unit == 512 else None, LENGTH[alphabet])
+
+
 @pytest.mark.parametrize("alphabet", ["plain", "faulty", "bulk"])
 @pytest.mark.parametrize("base,unit", bases_and_units())
 def test_every_state(build, is_long, record_property, base, unit, alphabet):
     """All sequences up to a length: after every cut, invariants 1 to 6 hold."""
     if alphabet == "bulk" and base in NO_BULK:
         pytest.skip("no changes of snapshots on this base")
-    length = LENGTH[alphabet]
-    if unit == 512:
-        length = LENGTH_LONG.get((base, alphabet), length)
-    if is_long:
-        length = LENGTH_ALL[alphabet] - (base in LARGER) - 2 * (base in EXTENDED)
-        length += base in FARTHER and unit == 512 and alphabet != "faulty"
+    length = length_of(base, unit, alphabet, is_long)
     status, said = run(build, "all", "--base", base, "--unit", unit, "--alphabet", alphabet,
                        "--length", length, timeout=TIMEOUT_ALL_S if is_long else TIMEOUT_S)
     assert status == 0
@@ -137,6 +140,13 @@ def test_every_state(build, is_long, record_property, base, unit, alphabet):
     assert figure(said, "states") >= 500 and figure(said, "reopened") > 0
     if alphabet == "bulk" and base not in VERSION_2:
         assert figure(said, "repaired") >= 100
+
+
+def test_long_runs_go_as_far():
+    for base, unit in bases_and_units():
+        for alphabet in LENGTH:
+            kind = base, unit, alphabet
+            assert length_of(*kind, is_long=True) >= length_of(*kind, is_long=False), kind
 
 
 def test_pruning_loses_nothing(build):
