@@ -157,23 +157,27 @@ qc_status qc_extensions_check(struct qc_header *header, struct qc_cache *cache,
 
     walk.area_end = header->backing_off != 0 ? header->backing_off : header->cluster_bytes;
     walk.area_end = qc_min(walk.area_end, disk->size_bytes);
-    for (unsigned i = 0; off + EXT_HEAD_BYTES <= walk.area_end; i++) {
+    for (unsigned i = 0; off < walk.area_end; i++) {
         uint8_t head[EXT_HEAD_BYTES];
-        qc_status status = fetch(&walk, off, head, sizeof(head));
         uint32_t type, len;
+        qc_status status;
         int number;
 
+        if (!qc_is_inside(off, EXT_HEAD_BYTES, walk.area_end))
+            return qc_fail(detail, QC_CORRUPT, "header extension at %x cut off", off);
+        status = fetch(&walk, off, head, sizeof(head));
         if (status != QC_OK)
             return status;
         type = qc_be32(head);
         len = qc_be32(head + 4);
         number = known_number(type);
-        if (type == EXT_END)
+        off += EXT_HEAD_BYTES;
+        /* The end has no data, but QEMU looks at its length too. */
+        if (type == EXT_END && qc_is_inside(off, len, walk.area_end))
             break;
         if (i >= QC_EXTENSIONS_MAX)
             return qc_fail(detail, QC_UNSUPPORTED, "more than %u header extensions",
                            QC_U(QC_EXTENSIONS_MAX));
-        off += EXT_HEAD_BYTES;
         if (!qc_is_inside(off, len, walk.area_end) || !is_length_valid(&walk, type, len) ||
             (number >= 0 && (seen & (1u << number))))
             return qc_fail(detail, QC_CORRUPT, "header extension %x invalid", QC_U(type));

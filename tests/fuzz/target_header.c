@@ -93,6 +93,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t len)
     struct qc_open_options options = {.bases = &bases, .unpacker = &unpacker};
     uint64_t disk_bytes;
     qc_status status;
+    bool is_dirty;
 
     if (len < 2)
         return 0;
@@ -106,14 +107,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t len)
     fuzz_data_init(&data, 1 << 20, 20, 9);
     fuzz_below_init(&below, 1 << 20);
     memcpy(fuzz.bytes, input + 2, qc_min(len - 2, disk_bytes));
+    is_dirty = fuzz.bytes[7] >= 3 && (fuzz.bytes[79] & QC_INCOMPATIBLE_DIRTY) != 0;
     qc_cache_init(&cache, pool, sizeof(pool));
     status = qc_open(&image, &cache, &fuzz.disk, &options);
-    if (image.top.header.incompatible & QC_INCOMPATIBLE_DIRTY)
-        options.readonly = options.readonly || status != QC_OK;
-    else
-        options.readonly = true;
-    /* To find a snapshot its table is read. */
-    if (options.readonly &&
+    /* What opens may have been repaired before; to find a snapshot its table is read. */
+    if ((options.readonly || !is_dirty || status != QC_OK) &&
         (fuzz.writes_count > 0 || (options.snapshot == NULL && fuzz.reads_count > OPEN_READS_MAX)))
         fuzz_fail("%u reads and %u writes to open", fuzz.reads_count, fuzz.writes_count);
     fuzz_disk_step(&fuzz);

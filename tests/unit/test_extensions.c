@@ -80,6 +80,25 @@ static void area_ends_at_the_backing_name(void **state)
     rig_expect(list.rig, QC_CORRUPT, "header extension 0x12345678 invalid");
 }
 
+/* QEMU opens none of these. */
+static void the_end_is_whole(void **state)
+{
+    struct list list = begin(state);
+
+    put_be32(add(&list, 0, CLUSTER - HEADER_BYTES - 8), 1); /* what follows is not looked at */
+    rig_expect(list.rig, QC_OK, "");
+    put_be32(list.rig->disk.bytes + HEADER_BYTES + 4, CLUSTER - HEADER_BYTES - 7);
+    rig_expect(list.rig, QC_CORRUPT, "header extension 0x0 invalid");
+    for (unsigned len = 0; len <= 8; len++) {
+        put_be32(list.rig->disk.bytes + HEADER_BYTES + 4, 0);
+        put_be64(list.rig->disk.bytes + 8, HEADER_BYTES + len);
+        if (len == 0 || len == 8)
+            rig_expect(list.rig, QC_OK, "");
+        else
+            rig_expect(list.rig, QC_CORRUPT, "header extension at 0x70 cut off");
+    }
+}
+
 static void known_extensions_come_once(void **state)
 {
     static const uint32_t known[] = {0xe2792aca, 0x6803f857, 0x44415441};
@@ -279,6 +298,7 @@ int main(void)
         RIG_TEST(unknown_extensions_are_passed_over),
         RIG_TEST(length_is_bounded_by_the_cluster),
         RIG_TEST(area_ends_at_the_backing_name),
+        RIG_TEST(the_end_is_whole),
         RIG_TEST(known_extensions_come_once),
         RIG_TEST(format_name_is_short),
         RIG_TEST(luks_pointer_needs_encryption),

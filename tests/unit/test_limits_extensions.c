@@ -54,8 +54,10 @@ static void last_extension_fills_the_area(void **state)
     begin(state);
     off = put(rig, HEADER_BYTES, OTHER, 8);
     memset(rig->disk.bytes + off, 0xff, 8); /* a name, or an extension without end */
-    put_be64(rig->disk.bytes + 8, off + 7);
+    put_be64(rig->disk.bytes + 8, off);
     rig_expect(rig, QC_OK, "");
+    put_be64(rig->disk.bytes + 8, off + 7);
+    rig_expect(rig, QC_CORRUPT, "header extension at 0x80 cut off");
     put_be64(rig->disk.bytes + 8, off + 8);
     expect_invalid(rig, UINT32_MAX);
 }
@@ -79,7 +81,7 @@ static void area_ends_with_the_disk(void **state)
     put(rig, HEADER_BYTES, OTHER, 9);
     expect_invalid(rig, OTHER);
     rig->disk.disk.size_bytes = HEADER_BYTES + 7;
-    rig_expect(rig, QC_UNSUPPORTED, UNKNOWN);
+    rig_expect(rig, QC_CORRUPT, "header extension at 0x70 cut off");
 
     begin_unknown(state);
     put(rig, HEADER_BYTES, OTHER, 4096 - HEADER_BYTES - 8);
