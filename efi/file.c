@@ -5,6 +5,7 @@
  */
 #include "filedisk.h"
 #include "say.h"
+#include "utf8.h"
 
 static EFI_GUID guid_file_system = EFI_SIMPLE_FILE_SYSTEM_PROTOCOL_GUID;
 
@@ -134,24 +135,6 @@ static bool holds_image(struct file *file)
            qc_header_parse(first, QC_HEADER_BYTES_MAX, &header, &detail) != QC_FOREIGN;
 }
 
-/* One character of UTF-8, of those that a path node can have; 0 where it is none. */
-static CHAR16 next_char(const char **text)
-{
-    const uint8_t *bytes = (const uint8_t *)*text;
-    unsigned count = bytes[0] < 0x80 ? 1 : (bytes[0] & 0xe0) == 0xc0 ? 2 : 3;
-    uint32_t point = count == 1 ? bytes[0] : bytes[0] & (0x3fu >> (count - 1));
-
-    if (bytes[0] >= 0xf0)
-        return 0;
-    for (unsigned i = 1; i < count; i++) {
-        if ((bytes[i] & 0xc0) != 0x80)
-            return 0;
-        point = point << 6 | (bytes[i] & 0x3f);
-    }
-    *text += count;
-    return (CHAR16)point;
-}
-
 /* The volume's path, a File Path node (10.3.5.4) and the end node. */
 static bool make_path(struct file *file, const EFI_DEVICE_PATH *volume)
 {
@@ -166,7 +149,7 @@ static bool make_path(struct file *file, const EFI_DEVICE_PATH *volume)
     off = start + sizeof(node);
     /* A name has no more characters than bytes. */
     for (CHAR16 c = 1; c != 0; off += sizeof(c)) {
-        c = next_char(&text);
+        c = utf8_next(&text);
         __builtin_memcpy(file->path + off, &c, sizeof(c));
     }
     SetDevicePathNodeLength(&node, off - start);

@@ -13,16 +13,15 @@
 #include "proto/acpi_table.h"
 #include "proto/qcow2_handover.h"
 #include "say.h"
+#include "utf8.h"
 
 #define VOLATILE_ATTRIBUTES (EFI_VARIABLE_BOOTSERVICE_ACCESS | EFI_VARIABLE_RUNTIME_ACCESS)
-/* A character of UTF-16 has at most so many bytes in UTF-8, one of a pair fewer than half of 4. */
-#define UTF8_BYTES_MAX 3u
-#define FILE_BYTES_MAX (PATH_BYTES_MAX / sizeof(CHAR16) * UTF8_BYTES_MAX)
-#define DIGITS_OFF     9u /* of the number in the variable's name */
-#define DIGITS         4u
-#define OEM_DIGITS_OFF 4u
-#define TABLE_OEM      "QCOW2 "
-#define TABLE_CREATOR  "QCW2"
+#define FILE_BYTES_MAX      (PATH_BYTES_MAX / sizeof(CHAR16) * UTF8_BYTES_MAX)
+#define DIGITS_OFF          9u /* of the number in the variable's name */
+#define DIGITS              4u
+#define OEM_DIGITS_OFF      4u
+#define TABLE_OEM           "QCOW2 "
+#define TABLE_CREATOR       "QCW2"
 
 static EFI_GUID guid_handover = QCOW2_HANDOVER_GUID;
 static EFI_GUID guid_acpi_table = EFI_ACPI_TABLE_PROTOCOL_GUID;
@@ -80,23 +79,6 @@ static uint64_t digest_of(struct attached *attached)
 
 /* ---- the container -------------------------------------------------------------------------- */
 
-static size_t put_utf8(uint8_t *out, CHAR16 c)
-{
-    if (c < 0x80) {
-        out[0] = (uint8_t)c;
-        return 1;
-    }
-    if (c < 0x800) {
-        out[0] = (uint8_t)(0xc0 | c >> 6);
-        out[1] = (uint8_t)(0x80 | (c & 0x3f));
-        return 2;
-    }
-    out[0] = (uint8_t)(0xe0 | c >> 12);
-    out[1] = (uint8_t)(0x80 | (c >> 6 & 0x3f));
-    out[2] = (uint8_t)(0x80 | (c & 0x3f));
-    return 3;
-}
-
 /* The path of a File Path node (10.3.5.4), behind the body. */
 static void tell_file(const EFI_DEVICE_PATH *node)
 {
@@ -108,7 +90,7 @@ static void tell_file(const EFI_DEVICE_PATH *node)
         __builtin_memcpy(&c, (const uint8_t *)(node + 1) + i * sizeof(c), sizeof(c));
         if (c == 0)
             break;
-        len += put_utf8(told.texts + len, c);
+        len += utf8_put((char *)told.texts + len, c);
     }
     told.body.kind = QCOW2_HANDOVER_FILE;
     told.body.file_bytes = (uint16_t)len;

@@ -2,6 +2,7 @@
 /* See console.h. Pages are the shell's own doing: its console counts lines and asks. */
 #include "console.h"
 
+#include "../utf8.h"
 #include "firmware.h"
 
 #define BUFFER_CHARS     128u
@@ -58,7 +59,7 @@ static void put_byte(char byte)
     if (unfinished_len < char_bytes((unsigned char)unfinished[0]) && (byte & 0x80) != 0)
         return;
     while (*text != '\0')
-        put_char(text_next(&text));
+        put_char(utf8_next(&text));
     unfinished_len = 0;
 }
 

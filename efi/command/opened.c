@@ -8,6 +8,7 @@
 #include "../../drivers/efi_block.h"
 #include "console.h"
 #include "file_disk.h"
+#include "report/nowhere.h"
 
 #define POOL_BYTES (4u * 1024 * 1024)
 #define BELOW_MAX  (2u * QC_LAYERS_MAX)
@@ -37,33 +38,6 @@ static struct {
 } here;
 
 /* ---- what lies below ------------------------------------------------------------------------ */
-
-static qc_status nowhere_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
-{
-    (void)disk, (void)host_off, (void)buf, (void)len;
-    return QC_IO;
-}
-
-static qc_status nowhere_write(struct qc_disk *disk, uint64_t host_off, const void *buf, size_t len)
-{
-    (void)disk, (void)host_off, (void)buf, (void)len;
-    return QC_IO;
-}
-
-static qc_status nowhere_flush(struct qc_disk *disk)
-{
-    (void)disk;
-    return QC_OK;
-}
-
-static struct qc_disk *nowhere(void)
-{
-    static const struct qc_disk_ops ops = {nowhere_read, nowhere_write, nowhere_flush, NULL, NULL};
-    static struct qc_disk disk = {
-        .ops = &ops, .size_bytes = QC_GUEST_BYTES_MAX, .block_bytes = EFI_BLOCK_BYTES_MIN};
-
-    return &disk;
-}
 
 /* A file of the image's volume, by a name below the folder of who names it. */
 static qc_status find_file(struct qc_base *base)

@@ -2,6 +2,8 @@
 /* See text.h. */
 #include "text.h"
 
+#include "../utf8.h"
+
 static char small(char c)
 {
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
@@ -66,34 +68,10 @@ size_t text_find(const char *text, char c)
     return i;
 }
 
-CHAR16 text_next(const char **text)
-{
-    const unsigned char *bytes = (const unsigned char *)*text;
-    unsigned first = bytes[0];
-    unsigned more = first < 0xc0 ? 0 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
-    unsigned point = more == 0 ? first : first & (0x3fu >> more);
-
-    if (first == 0)
-        return 0;
-    if (first >= 0x80 && (more == 0 || first >= 0xf8)) {
-        *text += 1;
-        return L'?';
-    }
-    for (unsigned i = 1; i <= more; i++) {
-        if ((bytes[i] & 0xc0) != 0x80) {
-            *text += i;
-            return L'?';
-        }
-        point = point << 6 | (bytes[i] & 0x3f);
-    }
-    *text += more + 1;
-    return more == 3 || point == 0 ? L'?' : (CHAR16)point;
-}
-
 bool text_widen(CHAR16 *to, size_t max, const char *from)
 {
     for (size_t i = 0; i < max; i++) {
-        to[i] = text_next(&from);
+        to[i] = utf8_next(&from);
         if (to[i] == 0)
             return true;
     }
@@ -106,20 +84,15 @@ bool text_narrow(char *to, size_t max, const CHAR16 *from)
     size_t len = 0;
 
     for (; *from != 0; from++) {
-        unsigned c = *from;
-        size_t bytes = c < 0x80 ? 1 : c < 0x800 ? 2 : 3;
+        char bytes[UTF8_BYTES_MAX];
+        size_t count = utf8_put(bytes, *from);
 
-        if (bytes >= max - len) {
+        if (count >= max - len) {
             to[0] = '\0';
             return false;
         }
-        if (bytes == 1)
-            to[len] = (char)c;
-        else
-            to[len] = (char)(bytes == 2 ? 0xc0 | c >> 6 : 0xe0 | c >> 12);
-        for (size_t i = 1; i < bytes; i++)
-            to[len + i] = (char)(0x80 | (c >> 6 * (bytes - 1 - i) & 0x3f));
-        len += bytes;
+        __builtin_memcpy(to + len, bytes, count);
+        len += count;
     }
     to[len] = '\0';
     return true;

@@ -28,7 +28,5 @@ size_t text_find(const char *text, char c);
 /* max counts characters, the end included. */
 bool text_widen(CHAR16 *to, size_t max, const char *from);
 bool text_narrow(char *to, size_t max, const CHAR16 *from);
-/* The next character, 0 at the end or where it is no UTF-8; *text is moved on. */
-CHAR16 text_next(const char **text);
 
 #endif

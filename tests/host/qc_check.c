@@ -19,6 +19,7 @@
 
 #include "../../core/qcow2.h"
 #include "../../drivers/posix_file.h"
+#include "../../efi/command/report/nowhere.h"
 
 #define POOL_KIB_DEFAULT 1280u
 #define NAME_BYTES_MAX   4096u
@@ -31,33 +32,11 @@ static enum qc_check_fix fix = QC_FIX_NOTHING;
 static unsigned pool_kib = POOL_KIB_DEFAULT;
 static bool is_fixed;
 
-static qc_status refuse_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
-{
-    (void)disk, (void)host_off, (void)buf, (void)len;
-    return QC_IO;
-}
-
-static qc_status refuse_write(struct qc_disk *disk, uint64_t host_off, const void *buf, size_t len)
-{
-    (void)disk, (void)host_off, (void)buf, (void)len;
-    return QC_IO;
-}
-
-static qc_status flush_nothing(struct qc_disk *disk)
-{
-    (void)disk;
-    return QC_OK;
-}
-
 /* An external data file: a check does not touch it, so it need not be there. */
 static qc_status find_data_file(struct qc_bases *bases, struct qc_base *base)
 {
-    static const struct qc_disk_ops ops = {refuse_read, refuse_write, flush_nothing, NULL, NULL};
-    static struct qc_disk nowhere = {
-        .ops = &ops, .size_bytes = QC_GUEST_BYTES_MAX, .block_bytes = 512};
-
     (void)bases;
-    base->disk = &nowhere;
+    base->disk = nowhere();
     return base->is_data_file ? QC_OK : QC_REFUSED;
 }
 

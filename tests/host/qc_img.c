@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "../../drivers/posix_file.h"
+#include "../../efi/command/report/nowhere.h"
 #include "../../efi/command/report/report.h"
 
 #define FILES_MAX (2 * QC_LAYERS_MAX)
@@ -50,24 +51,6 @@ static void put(struct out *out, const char *utf8, size_t len)
 
 static struct out standard_output = {put};
 
-static qc_status refuse_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
-{
-    (void)disk, (void)host_off, (void)buf, (void)len;
-    return QC_IO;
-}
-
-static qc_status refuse_write(struct qc_disk *disk, uint64_t host_off, const void *buf, size_t len)
-{
-    (void)disk, (void)host_off, (void)buf, (void)len;
-    return QC_IO;
-}
-
-static qc_status flush_nothing(struct qc_disk *disk)
-{
-    (void)disk;
-    return QC_OK;
-}
-
 /* The name of a file that an image names, as seen from where the image's own is. */
 static void full_name(char full[PATH_MAX], const char *image_name, const char *name)
 {
@@ -87,9 +70,6 @@ static int open_file(struct posix_file *file, const char *name, int flags)
 /* A data file is not touched but by a map, and so need not be there. */
 static qc_status find(struct qc_bases *bases, struct qc_base *base)
 {
-    static const struct qc_disk_ops ops = {refuse_read, refuse_write, flush_nothing, NULL, NULL};
-    static struct qc_disk nowhere = {
-        .ops = &ops, .size_bytes = QC_GUEST_BYTES_MAX, .block_bytes = 512};
     struct found *here = (struct found *)bases;
     const char **names = base->is_data_file ? subject.data_names : subject.names;
     char *name = here->names[here->files_count];
@@ -99,7 +79,7 @@ static qc_status find(struct qc_bases *bases, struct qc_base *base)
     names[base->depth] = name;
     base->disk = &file->disk;
     if (base->is_data_file && !here->is_data_file_needed)
-        base->disk = &nowhere;
+        base->disk = nowhere();
     else if (open_file(file, name, O_RDONLY) != 0)
         return qc_fail(&base->detail, QC_IO, "%s cannot be opened", name);
     return QC_OK;

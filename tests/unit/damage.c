@@ -9,8 +9,7 @@ struct rig *mapped(void **state)
     struct rig *rig = *state;
 
     rig_build(rig, 3, 12, GUEST, 4);
-    for (unsigned i = 0; i < 4; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | COPIED);
+    rig_map(rig, 4);
     return rig;
 }
 

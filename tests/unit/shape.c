@@ -44,8 +44,7 @@ void shape_build(struct rig *rig, uint32_t version, unsigned cluster_bits)
     uint64_t cluster = UINT64_C(1) << cluster_bits;
 
     rig_build(rig, version, cluster_bits, cluster * cluster / 8, SHAPE_DATA);
-    for (unsigned i = 0; i < SHAPE_DATA; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+    rig_map(rig, SHAPE_DATA);
 }
 
 uint8_t *shape_table(struct rig *rig, unsigned part)

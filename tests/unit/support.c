@@ -11,7 +11,10 @@
 #define COPIED          (UINT64_C(1) << 63)
 #define V3_HEADER_BYTES 112u
 
+#define FEATURES_OFF      72u
 #define FEATURES_LOW_BYTE 79u /* of the incompatible ones, which are big endian */
+#define DATA_FILE_MAGIC   0x44415441u
+#define DATA_FILE_NAME    "data"
 
 static qc_status mem_read(struct qc_disk *disk, uint64_t host_off, void *buf, size_t len)
 {
@@ -225,6 +228,34 @@ void rig_set_l2(struct rig *rig, uint64_t entry_index, uint64_t entry)
     image_set_l2(&rig->disk, entry_index, entry);
 }
 
+void rig_map(struct rig *rig, unsigned clusters_count)
+{
+    for (unsigned i = 0; i < clusters_count; i++)
+        rig_set_l2(rig, i, rig_data_off(rig, i) | COPIED);
+}
+
+static qc_status find_data(struct qc_bases *bases, struct qc_base *base)
+{
+    base->disk = ((struct mem_data *)bases)->disk;
+    return QC_OK;
+}
+
+void rig_set_data_file(struct rig *rig, struct mem_disk *data, uint64_t size_bytes)
+{
+    uint8_t *extension = rig->disk.bytes + V3_HEADER_BYTES;
+
+    put_be64(rig->disk.bytes + FEATURES_OFF, QC_INCOMPATIBLE_DATA_FILE);
+    put_be32(extension, DATA_FILE_MAGIC);
+    put_be32(extension + 4, sizeof(DATA_FILE_NAME) - 1);
+    memcpy(extension + 8, DATA_FILE_NAME, sizeof(DATA_FILE_NAME) - 1);
+    memset(data, 0, sizeof(*data));
+    data->disk = (struct qc_disk){.ops = &mem_ops, .block_bytes = 512, .size_bytes = size_bytes};
+    for (uint64_t off = 0; off < size_bytes; off++)
+        data->bytes[off] = pattern_at(off);
+    rig->data = (struct mem_data){{find_data}, &data->disk};
+    rig->options.bases = &rig->data.bases;
+}
+
 uint64_t rig_data_off(const struct rig *rig, unsigned data_cluster)
 {
     return rig->cluster_bytes * (AT_DATA + data_cluster);
@@ -234,6 +265,32 @@ qc_status rig_open(struct rig *rig)
 {
     qc_cache_init(&rig->cache, rig->pool, sizeof(rig->pool));
     return qc_open(&rig->image, &rig->cache, &rig->disk.disk, &rig->options);
+}
+
+void rig_open_ok(struct rig *rig)
+{
+    assert_int_equal(rig_open(rig), QC_OK);
+    assert_string_equal(qc_detail(&rig->image), "");
+    assert_string_equal(qc_readonly_reason(&rig->image), "");
+}
+
+static qc_status believe(struct qc_image *image)
+{
+    (void)image;
+    return QC_OK;
+}
+
+void rig_believe(struct rig *rig)
+{
+    rig->image.verify = believe;
+}
+
+void rig_shrink(struct rig *rig, unsigned pages_count)
+{
+    rig->cache.pages_count = pages_count;
+    rig->cache.lend_pages_max = 1;
+    rig->image.epoch.records_max = QC_RECORDS_PER_PAGE;
+    qc_cache_reset(&rig->cache);
 }
 
 static uint8_t kept[MEM_DISK_BYTES];

@@ -50,8 +50,15 @@ struct mem_layers {
     unsigned asked_count;
 };
 
+/* One disk for whoever asks, whatever for. */
+struct mem_data {
+    struct qc_bases bases; /* first, so that a finder's pointer is its mem_data's */
+    struct qc_disk *disk;
+};
+
 struct rig {
     struct mem_disk disk;
+    struct mem_data data;
     struct qc_cache cache;
     struct qc_image image;
     struct qc_open_options options;
@@ -86,10 +93,26 @@ void layers_init(struct mem_layers *layers);
 void rig_build(struct rig *rig, uint32_t version, unsigned cluster_bits, uint64_t guest_bytes,
                unsigned data_clusters);
 void rig_set_l2(struct rig *rig, uint64_t entry_index, uint64_t entry);
+/* Maps the first so many guest clusters in order, each to its own cluster of data. */
+void rig_map(struct rig *rig, unsigned clusters_count);
+/*
+ * Makes the image one whose data lies in a file of the name "data", the header's only extension and
+ * feature: a disk of size_bytes that grows, in which every byte is different from its neighbours.
+ */
+void rig_set_data_file(struct rig *rig, struct mem_disk *data, uint64_t size_bytes);
 /* Makes the disk one that does not grow and wants no trims. */
 void rig_fix_size(struct rig *rig, uint64_t size_bytes);
 uint64_t rig_data_off(const struct rig *rig, unsigned data_cluster);
 qc_status rig_open(struct rig *rig);
+/* Opens for reading and writing, with nothing to say of it. */
+void rig_open_ok(struct rig *rig);
+/*
+ * Both of an image that was opened, until it is opened anew. Believed: its counts are not looked at
+ * before the first change, as those of an image that is too large for it. Shrunk: the pool has so
+ * few pages that every lookup reads, and the epoch is soon full.
+ */
+void rig_believe(struct rig *rig);
+void rig_shrink(struct rig *rig, unsigned pages_count);
 
 /*
  * Opens and requires exactly this answer and sentence after at most OPEN_READS_MAX reads, and that

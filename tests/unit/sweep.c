@@ -24,6 +24,7 @@ static struct {
     unsigned disks_count;
     unsigned calls_count, fail_at; /* from 1; 0: none fails */
     bool is_forever, is_over, is_noting;
+    unsigned pages_count; /* as the case has it */
     struct sectors notes[NOTES_MAX];
     unsigned notes_count;
     struct sectors now;
@@ -92,6 +93,17 @@ void sweep_watch(struct mem_disk *mem)
     mem->disk.ops = &sweep.disks[i].ops;
     sweep.disks[i].start_bytes = mem->disk.size_bytes;
     memcpy(sweep.disks[i].start, mem->bytes, mem->disk.size_bytes);
+}
+
+qc_status sweep_open(struct rig *rig)
+{
+    qc_status status = rig_open(rig);
+
+    if (sweep.pages_count != 0) {
+        rig_believe(rig);
+        rig_shrink(rig, sweep.pages_count);
+    }
+    return status;
 }
 
 static void put_back(void)
@@ -170,6 +182,7 @@ static unsigned run_good(struct rig *rig, const struct sweep_case *work)
     unsigned calls_count;
 
     memset(&sweep, 0, sizeof(sweep));
+    sweep.pages_count = work->pages_count;
     work->build(rig);
     sweep.is_noting = true;
     assert_int_equal(rig_open(rig), QC_OK);

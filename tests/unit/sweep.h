@@ -23,10 +23,18 @@ struct sweep_case {
     qc_status (*work)(struct rig *rig);
     bool is_damaged;      /* the image is not sound to begin with, but a repair makes it so */
     unsigned any_cluster; /* what the guest reads there is a table's, which changes; 0: none */
+    unsigned pages_count; /* of the pool, hardly any, with counts believed; 0: as the rig has it */
 };
 
 /* To be called by build, for disks that are ready to be used: from here on they may fail. */
 void sweep_watch(struct mem_disk *mem);
+
+/*
+ * rig_open, to be called by work. With hardly any pages every lookup reads, and the epoch is soon
+ * full; the look at all counts before the first change, which would fail before all else, is left
+ * out then.
+ */
+qc_status sweep_open(struct rig *rig);
 
 /* To be called by work wherever it changed what the guest reads: that is allowed from now on. */
 void sweep_note(struct rig *rig);

@@ -26,8 +26,7 @@ static void build_full(struct rig *rig)
     uint8_t *bytes = rig->disk.bytes;
 
     rig_build(rig, 3, 9, 3 * L2_REACH, SHAPE_DATA);
-    for (unsigned i = 0; i < SHAPE_DATA; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+    rig_map(rig, SHAPE_DATA);
     put_be32(bytes + 96, 6);
     rig->disk.disk.size_bytes = (uint64_t)TABLE_REACH * CLUSTER;
     for (unsigned block = 0; block < TABLE_BLOCKS; block++) {
@@ -37,12 +36,6 @@ static void build_full(struct rig *rig)
         for (unsigned i = 0; i < REACH; i++)
             put_be64(shape_table(rig, at) + i * 8u, 1);
     }
-}
-
-static void open_ok(struct rig *rig)
-{
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
 }
 
 static void expect_write(struct rig *rig, uint64_t guest_off, qc_status status, const char *detail)
@@ -57,7 +50,7 @@ static void a_full_disk_of_one_size_has_no_space(void **state)
 
     build_full(rig);
     rig_fix_size(rig, (TABLE_REACH + 1) * CLUSTER);
-    open_ok(rig);
+    rig_open_ok(rig);
     expect_write(rig, 20 * CLUSTER, QC_NOSPACE, "no space");
     expect_write(rig, 0, QC_OK, "");
 }
@@ -67,7 +60,7 @@ static void the_largest_refcount_table_does_not_grow(void **state)
     struct rig *rig = *state;
 
     build_full(rig);
-    open_ok(rig);
+    rig_open_ok(rig);
     /* It lies in the disk's last cluster and behind it, where there are zeros. */
     memcpy(shape_table(rig, TABLE_REACH - 1), shape_table(rig, AT_REFTABLE), CLUSTER);
     rig->image.top.header.reftable_off = (TABLE_REACH - 1) * CLUSTER;
@@ -82,7 +75,7 @@ static void a_table_without_a_count_is_not_given_up(void **state)
 
     build_full(rig);
     put_be64(shape_table(rig, AT_REFBLOCK) + AT_REFTABLE * 8, 0);
-    open_ok(rig);
+    rig_open_ok(rig);
     rig->image.free_hint = TABLE_REACH;
     expect_write(rig, 20 * CLUSTER, QC_CORRUPT, "refcount out of range at 0x200");
 }
@@ -94,7 +87,7 @@ static void a_new_refcount_table_lands_on_no_table(void **state)
 
     build_full(rig);
     put_be64(shape_table(rig, AT_L1) + 8, TABLE_REACH * CLUSTER | SHAPE_COPIED);
-    open_ok(rig);
+    rig_open_ok(rig);
     expect_write(rig, 20 * CLUSTER, QC_CORRUPT, "free cluster 0x200000 is metadata");
 }
 
@@ -105,7 +98,7 @@ static void the_refcount_table_grows_once_an_epoch(void **state)
 
     for (unsigned fails = 0; fails < 2; fails++) {
         build_full(rig);
-        open_ok(rig);
+        rig_open_ok(rig);
         expect_write(rig, 20 * CLUSTER, QC_OK, "");
         assert_int_not_equal(rig->image.grown_reftable.clusters, 0);
         rig->image.free_hint = rig->image.grown_reftable.clusters * TABLE_REACH;
@@ -130,7 +123,7 @@ static void what_was_set_aside_may_be_gone(void **state)
         shape_build(rig, 3, 9);
         rig_set_l2(rig, 5, 0);
         shape_set_count(rig, AT_DATA + 5, 0);
-        open_ok(rig);
+        rig_open_ok(rig);
         rig->disk.is_full = true;
         rig->image.for_tables.next =
             places[i] != 0 ? places[i] : rig->disk.disk.size_bytes / CLUSTER;
@@ -147,14 +140,14 @@ static void an_epoch_has_room_or_says_so(void **state)
     struct qc_check_result result;
 
     shape_build(rig, 3, 9);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_epoch_reserve(&rig->image, rig->image.epoch.records_max + 1), QC_NOSPACE);
     assert_string_equal(qc_detail(&rig->image), "no space: the epoch is too small");
     /* A full epoch is committed first, and may fail to. */
     for (unsigned fails = 0; fails < 2; fails++) {
         shape_build(rig, 3, 9);
         rig_set_l2(rig, 3, rig_data_off(rig, 3) | SHAPE_COPIED | 1);
-        open_ok(rig);
+        rig_open_ok(rig);
         expect_write(rig, 20 * CLUSTER, QC_OK, "");
         rig->image.epoch.records_max = rig->image.epoch.records_count;
         rig->disk.writes_count = 0;
@@ -174,7 +167,7 @@ static void a_raised_count_is_committed(void **state)
     uint64_t first;
 
     shape_build(rig, 3, 9);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_alloc_run(&rig->image, 2, &first), QC_OK);
     assert_true(qc_has_changes(&rig->image));
     assert_int_equal(qc_flush(&rig->image), QC_OK);
@@ -190,7 +183,7 @@ static void counts_without_a_block_are_not_written(void **state)
     uint64_t far = 100000, count;
 
     shape_build(rig, 3, 9);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_count_prepare(&rig->image, far, &count), QC_OK);
     assert_int_equal(count, 0);
     assert_int_equal(qc_commit(&rig->image), QC_OK);
@@ -212,7 +205,7 @@ static void what_lies_behind_the_disk_is_not_trimmed(void **state)
     shape_set_count(rig, AT_DATA + SHAPE_DATA - 1, 2); /* it stays, by its count */
     shape_set_count(rig, AT_DATA + SHAPE_DATA, 1);
     rig->disk.disk.size_bytes = rig_data_off(rig, SHAPE_DATA);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_discard(&rig->image, (SHAPE_DATA - 1) * CLUSTER, CLUSTER), QC_OK);
     assert_int_equal(qc_settle(&rig->image), QC_OK);
     assert_int_equal(rig->disk.trims_count, 0);
@@ -231,7 +224,7 @@ static void tables_larger_than_the_pool_are_written(void **state)
     rig_set_l2(rig, 0, rig_data_off(rig, 0) | SHAPE_COPIED);
     image_set_count(&rig->disk, (uint64_t)AT_L2 << bits, 2); /* shared, by its count */
     image_set_count(&rig->disk, rig_data_off(rig, 1), 0);
-    open_ok(rig);
+    rig_open_ok(rig);
     memset(buf, 0x5a, CLUSTER);
     expect_write(rig, reach, QC_OK, "");
     expect_write(rig, 7 * CLUSTER, QC_OK, "");

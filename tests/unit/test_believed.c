@@ -21,14 +21,8 @@ static struct rig *mapped(void **state)
     struct rig *rig = *state;
 
     rig_build(rig, 3, 12, GUEST, 40);
-    for (unsigned i = 0; i < 4; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | COPIED);
+    rig_map(rig, 4);
     return rig;
-}
-
-static void set_count(struct rig *rig, uint64_t host_off, unsigned count)
-{
-    image_set_count(&rig->disk, host_off, count);
 }
 
 /* Two guest clusters have one host cluster, which counts two: a kind that nobody makes. */
@@ -39,8 +33,8 @@ static void what_lost_a_reference_is_not_written_in_place(void **state)
 
     rig_set_l2(rig, 0, shared_off);
     rig_set_l2(rig, 1, shared_off);
-    set_count(rig, shared_off, 2);
-    set_count(rig, rig_data_off(rig, 1), 0);
+    image_set_count(&rig->disk, shared_off, 2);
+    image_set_count(&rig->disk, rig_data_off(rig, 1), 0);
     memcpy(old, rig->disk.bytes + shared_off, CLUSTER);
     assert_int_equal(rig_open(rig), QC_OK);
     assert_int_equal(qc_write(&rig->image, 0, buf, CLUSTER), QC_OK);
@@ -81,7 +75,7 @@ static uint8_t *add_snapshots(struct rig *rig, unsigned count, unsigned number)
     for (unsigned i = 0; i < count; i++)
         put_be32(table + i * ENTRY + 36, ENTRY - 40);
     for (uint64_t off = 0; off < (size_t)count * ENTRY; off += CLUSTER)
-        set_count(rig, table_off + off, 1);
+        image_set_count(&rig->disk, table_off + off, 1);
     put_be32(rig->disk.bytes + 60, count);
     put_be64(rig->disk.bytes + 64, table_off);
     return table + number * ENTRY;
@@ -100,7 +94,7 @@ static void snapshots_count_among_the_tables(void **state)
         struct rig *rig = mapped(state);
 
         set_l1(add_snapshots(rig, 1, 0), rig_data_off(rig, 10), clusters);
-        set_count(rig, rig_data_off(rig, 1), 0);
+        image_set_count(&rig->disk, rig_data_off(rig, 1), 0);
         rig_fix_size(rig, MEM_DISK_BYTES);
         memset(rig->disk.bytes + rig_data_off(rig, 10), 0, 64 * CLUSTER);
         assert_int_equal(rig_open(rig), QC_OK);
@@ -113,7 +107,7 @@ static void images_with_bitmaps_in_use_are_believed(void **state)
     struct rig *rig = mapped(state);
 
     rig->disk.bytes[95] = 1;
-    set_count(rig, rig_data_off(rig, 1), 0);
+    image_set_count(&rig->disk, rig_data_off(rig, 1), 0);
     assert_int_equal(rig_open(rig), QC_OK);
     assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_OK);
 }
@@ -126,7 +120,7 @@ static void l1_tables_of_the_first_snapshots_are_known(void **state)
         uint64_t l1_off = rig_data_off(rig, 6);
 
         set_l1(add_snapshots(rig, 1025, number), l1_off, 1);
-        set_count(rig, l1_off, 0);
+        image_set_count(&rig->disk, l1_off, 0);
         assert_int_equal(rig_open(rig), QC_OK);
         assert_int_equal(qc_write(&rig->image, REACH - CLUSTER, buf, 512),
                          number == 1023 ? QC_CORRUPT : QC_OK);
@@ -145,7 +139,7 @@ static void large_l1_tables_of_snapshots_fill_no_filter(void **state)
 
         set_l1(entry, UINT64_C(1) << 40, clusters);
         set_l1(entry + ENTRY, l1_off, 1);
-        set_count(rig, l1_off, 0);
+        image_set_count(&rig->disk, l1_off, 0);
         assert_int_equal(rig_open(rig), QC_OK);
         assert_int_equal(qc_write(&rig->image, REACH - CLUSTER, buf, 512),
                          clusters == 4095 ? QC_CORRUPT : QC_OK);
@@ -165,9 +159,9 @@ static void l1_table_of_a_new_snapshot_is_known(void **state)
     assert_int_equal(qc_snapshot_next(&rig->image, &cursor, &snapshot), QC_OK);
     for (uint64_t off = 0; off < snapshot.l1_off; off += CLUSTER) {
         if (image_count(&rig->disk, off) == 0)
-            set_count(rig, off, 1);
+            image_set_count(&rig->disk, off, 1);
     }
-    set_count(rig, snapshot.l1_off, 0);
+    image_set_count(&rig->disk, snapshot.l1_off, 0);
     rig->image.free_hint = 0;
     qc_cache_reset(rig->image.cache);
     assert_int_equal(qc_write(&rig->image, 30 * CLUSTER, buf, 512), QC_CORRUPT);
@@ -192,7 +186,7 @@ static void a_full_filter_is_filled_in_one_pass(void **state)
     put_be64(rig->disk.bytes + 40, l1_off);
     put_be32(rig->disk.bytes + 36, entries);
     for (uint64_t off = 0; off < entries * 8; off += CLUSTER)
-        set_count(rig, l1_off + off, 1);
+        image_set_count(&rig->disk, l1_off + off, 1);
     rig_set_l2(rig, 0, rig_data_off(rig, 0) | COPIED);
     assert_int_equal(rig_open(rig), QC_OK);
     assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_OK);

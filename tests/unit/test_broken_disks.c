@@ -212,32 +212,16 @@ static struct rig *layered(void **state)
     return rig;
 }
 
-static qc_status find_data(struct qc_bases *bases, struct qc_base *found)
-{
-    (void)bases;
-    found->disk = &data.disk;
-    return QC_OK;
-}
-
-static struct qc_bases data_finder = {find_data};
-
 /* An image whose first four clusters lie in a data file, and no snapshot. */
 static struct rig *with_data_file(void **state)
 {
     struct rig *rig = plain(state);
 
-    memset(&data, 0, sizeof(data));
-    image_build(&data, 3, 12, GUEST, DATA);
-    data.disk.size_bytes = GUEST;
+    rig_set_data_file(rig, &data, GUEST);
     memcpy(data.bytes, expected, GUEST);
-    put_be64(rig->disk.bytes + 72, QC_INCOMPATIBLE_DATA_FILE);
     put_be32(rig->disk.bytes + 60, 0);
-    put_be32(rig->disk.bytes + 112, 0x44415441);
-    put_be32(rig->disk.bytes + 116, 4);
-    memcpy(rig->disk.bytes + 120, "data", 4);
     for (unsigned i = 0; i < 4; i++)
         rig_set_l2(rig, i, i * CLUSTER | COPIED);
-    rig->options.bases = &data_finder;
     break_disk(&data.disk);
     return rig;
 }

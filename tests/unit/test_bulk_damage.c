@@ -39,12 +39,6 @@ static uint8_t *snapshot_l2(struct rig *rig)
     return rig->disk.bytes + AT_COPY * CLUSTER;
 }
 
-static void open_ok(struct rig *rig)
-{
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
-}
-
 static void good_image_is_good(void **state)
 {
     struct rig *rig = *state;
@@ -52,7 +46,7 @@ static void good_image_is_good(void **state)
 
     build(rig);
     shape_expect_found(rig, 0, 0);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_snapshot_create(&rig->image, "new", 1, 2), QC_OK);
     assert_int_equal(qc_snapshot_apply(&rig->image, "s1"), QC_OK);
     assert_int_equal(qc_snapshot_delete(&rig->image, "s1"), QC_OK);

@@ -9,29 +9,13 @@
 #include "../../core/snaptable.h"
 #include "../../core/tally.h"
 
-#define CLUSTER    512u
-#define ZERO       UINT64_C(1)
-#define DATA_MAGIC UINT32_C(0x44415441)
-#define PERIOD     4096u /* bytes of an entry of the endless snapshot table */
+#define CLUSTER 512u
+#define ZERO    UINT64_C(1)
+#define PERIOD  4096u /* bytes of an entry of the endless snapshot table */
 
 static struct mem_disk data;
 static struct qc_check_result result;
 static uint8_t buf[CLUSTER];
-
-static qc_status find_data(struct qc_bases *bases, struct qc_base *base)
-{
-    (void)bases;
-    base->disk = &data.disk;
-    return QC_OK;
-}
-
-static struct qc_bases finder = {find_data};
-
-static void open_ok(struct rig *rig)
-{
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
-}
 
 static qc_status check(struct rig *rig, enum qc_check_fix fix)
 {
@@ -50,7 +34,7 @@ static void some_images_are_only_looked_at(void **state)
     assert_int_equal(check(rig, QC_FIX_NOTHING), QC_OK);
     /* One that failed. */
     shape_build(rig, 3, 12);
-    open_ok(rig);
+    rig_open_ok(rig);
     rig->disk.fail_flush_at = 1;
     assert_int_equal(qc_flush(&rig->image), QC_IO);
     assert_int_equal(check(rig, QC_FIX_ALL), QC_READONLY);
@@ -203,31 +187,31 @@ static void snapshot_tables_have_a_largest_size(void **state)
 static void build_data(struct rig *rig)
 {
     shape_build(rig, 3, 9);
-    put_be64(rig->disk.bytes + 72, QC_INCOMPATIBLE_DATA_FILE);
-    put_be32(rig->disk.bytes + 112, DATA_MAGIC);
-    put_be32(rig->disk.bytes + 116, 4);
-    memcpy(rig->disk.bytes + 120, "data", 4);
+    rig_set_data_file(rig, &data, 64 * CLUSTER);
     for (unsigned i = 0; i < SHAPE_DATA; i++) {
         rig_set_l2(rig, i, i * CLUSTER | SHAPE_COPIED);
         shape_set_count(rig, AT_DATA + i, 0);
     }
-    memset(&data, 0, sizeof(data));
-    image_build(&data, 3, 9, 64 * CLUSTER, 200); /* for a disk; its bytes are the guest's */
-    data.disk.size_bytes = 64 * CLUSTER;
-    rig->options.bases = &finder;
 }
 
-static void data_files_are_as_long_as_the_disk(void **state)
+/* One that does not grow. */
+static void build_fixed_data(struct rig *rig)
 {
-    struct rig *rig = *state;
-    struct qc_disk_ops fixed;
+    static struct qc_disk_ops fixed;
 
     build_data(rig);
     fixed = *data.disk.ops;
     fixed.grow = NULL;
     data.disk.ops = &fixed;
+}
+
+static void data_files_are_as_long_as_the_disk(void **state)
+{
+    struct rig *rig = *state;
+
+    build_fixed_data(rig);
     data.disk.size_bytes = 66 * CLUSTER;
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_resize(&rig->image, 66 * CLUSTER), QC_OK);
     assert_int_equal(qc_resize(&rig->image, 67 * CLUSTER), QC_NOSPACE);
     assert_string_equal(qc_detail(&rig->image), "no space in the data file");
@@ -237,13 +221,9 @@ static void data_files_are_as_long_as_the_disk(void **state)
 static void a_data_file_that_loses_its_end_takes_no_writes(void **state)
 {
     struct rig *rig = *state;
-    struct qc_disk_ops fixed;
 
-    build_data(rig);
-    fixed = *data.disk.ops;
-    fixed.grow = NULL;
-    data.disk.ops = &fixed;
-    open_ok(rig);
+    build_fixed_data(rig);
+    rig_open_ok(rig);
     data.disk.size_bytes -= CLUSTER;
     assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_NOSPACE);
     assert_string_equal(qc_detail(&rig->image), "no space");
@@ -257,7 +237,7 @@ static void data_files_have_no_snapshots(void **state)
 
     build_data(rig);
     rig_set_l2(rig, 0, SHAPE_COPIED | ZERO); /* no cluster: it reads as zeros */
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(check(rig, QC_FIX_NOTHING), QC_OK);
     shape_expect(&result, 0, 0);
     assert_int_equal(result.allocated_clusters, SHAPE_DATA - 1);
@@ -273,24 +253,19 @@ static void data_files_may_have_subclusters(void **state)
 {
     struct rig *rig = *state;
 
-    build_data(rig);
     rig_build(rig, 3, 14, 8u << 14, 0);
+    rig_set_data_file(rig, &data, 8u << 14);
     put_be64(rig->disk.bytes + 72, QC_INCOMPATIBLE_DATA_FILE | QC_INCOMPATIBLE_EXTENDED_L2);
-    put_be32(rig->disk.bytes + 112, DATA_MAGIC);
-    put_be32(rig->disk.bytes + 116, 4);
-    memcpy(rig->disk.bytes + 120, "data", 4);
     put_be64(shape_table(rig, AT_L2), SHAPE_COPIED);
     put_be64(shape_table(rig, AT_L2) + 8, 0xffffffff);
-    data.disk.size_bytes = 8u << 14;
-    rig->options.bases = &finder;
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(check(rig, QC_FIX_NOTHING), QC_OK);
     shape_expect(&result, 0, 0);
     assert_int_equal(result.allocated_clusters, 1);
     /* Zeros in a raw one are written, whatever marks subclusters have. */
     put_be64(rig->disk.bytes + 88, QC_AUTOCLEAR_RAW_DATA);
     memset(data.bytes, 0x66, 1u << 14);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_zero(&rig->image, 512, 512, true), QC_OK);
     for (unsigned i = 0; i < 1u << 14; i++)
         assert_int_equal(data.bytes[i], i / 512 == 1 ? 0 : 0x66);
@@ -312,7 +287,7 @@ static void references_behind_all_counts_are_refused(void **state)
         put_be64(shape_table(rig, AT_REFBLOCK) + i * 8u, 1);
     rig->disk.disk.size_bytes = (uint64_t)(reach + 64) * CLUSTER;
     rig_set_l2(rig, 9, (uint64_t)(reach + 8) * CLUSTER);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_snapshot_create(&rig->image, "new", 1, 2), QC_CORRUPT);
     assert_string_equal(qc_detail(&rig->image), "refcount out of range at 0x201000");
 }
@@ -330,7 +305,7 @@ static void uncounted_tables_are_no_place(void **state)
         shape_set_count(rig, at, 0);
     put_be64(shape_table(rig, AT_REFTABLE) + 8, (uint64_t)(AT_DATA + 30) * CLUSTER);
     rig->disk.disk.size_bytes = (AT_DATA + 40) * CLUSTER;
-    open_ok(rig);
+    rig_open_ok(rig);
     (void)qc_snapshot_apply(&rig->image, "s1");
     l1_off = qc_info(&rig->image)->l1_off;
     assert_true(l1_off == AT_L1 * CLUSTER || l1_off >= (AT_DATA + SHAPE_DATA) * CLUSTER);
@@ -347,14 +322,13 @@ static void an_uncounted_l2_table_is_no_place(void **state)
         qc_status status;
 
         rig_build(rig, 3, 9, 3 * 64 * CLUSTER, SHAPE_DATA);
-        for (unsigned i = 0; i < SHAPE_DATA; i++)
-            rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+        rig_map(rig, SHAPE_DATA);
         shape_add_snapshot(rig, 16, at);
         put_be64(rig->disk.bytes + at * CLUSTER + 48, 64 * CLUSTER);
         put_be64(shape_table(rig, AT_L1) + 8, (at + 2) * CLUSTER);
         rig->disk.disk.size_bytes = (at + 10) * CLUSTER;
         memset(rig->disk.bytes + (at + 2) * CLUSTER, 0, 8 * CLUSTER);
-        open_ok(rig);
+        rig_open_ok(rig);
         rig->disk.reads_count = 0;
         rig->disk.fail_at = fail_at;
         status = qc_snapshot_apply(&rig->image, "s1");

@@ -4,7 +4,7 @@
  * another disk, and that disk is flushed before the tables that name its bytes. Format: QEMU's
  * docs/interop/qcow2, "data_file" and "raw external data".
  */
-#include "support.h"
+#include "content.h"
 
 #include "../../core/bytes.h"
 #include "../../core/map.h"
@@ -13,7 +13,7 @@
 #define GUEST   (8u * CLUSTER - 1024)
 #define NAME    "data.raw"
 
-static uint8_t buf[9 * CLUSTER], expected[GUEST];
+static uint8_t buf[9 * CLUSTER];
 static struct mem_disk data;
 static unsigned order[64],
     order_count; /* which disk was flushed: 0 the image's, 1 the data file's */
@@ -60,7 +60,7 @@ static struct rig *built(void **state, bool is_raw)
     memset(data.bytes, is_raw ? 0 : 0xee, sizeof(data.bytes));
     memset(data.bytes, 0x11, CLUSTER);
     memset(data.bytes + 2 * CLUSTER, 0x22, CLUSTER);
-    memset(expected, 0, sizeof(expected));
+    content_begin(GUEST);
     memset(expected, 0x11, CLUSTER);
     memset(expected + 2 * CLUSTER, 0x22, CLUSTER);
     rig->options.bases = &finder;
@@ -69,30 +69,8 @@ static struct rig *built(void **state, bool is_raw)
     watched_ops.flush = watched_flush;
     rig->disk.disk.ops = data.disk.ops = &watched_ops;
     order_count = 0;
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
+    rig_open_ok(rig);
     return rig;
-}
-
-static void expect_content(struct rig *rig)
-{
-    assert_int_equal(qc_read(&rig->image, 0, buf, GUEST), QC_OK);
-    assert_memory_equal(buf, expected, GUEST);
-}
-
-static void expect_durable(struct rig *rig)
-{
-    expect_content(rig);
-    assert_int_equal(qc_settle(&rig->image), QC_OK);
-    assert_int_equal(rig_open(rig), QC_OK);
-    expect_content(rig);
-}
-
-static void write_ok(struct rig *rig, uint64_t guest_off, size_t len, uint8_t byte)
-{
-    memset(buf, byte, len);
-    memset(expected + guest_off, byte, len);
-    assert_int_equal(qc_write(&rig->image, guest_off, buf, len), QC_OK);
 }
 
 static void data_lies_at_the_guests_offsets(void **state)

@@ -19,26 +19,11 @@
 static uint8_t buf[256 * 1024];
 static struct mem_disk other;
 
-static void open_ok(struct rig *rig)
-{
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
-}
-
 /* Counts are believed: what looks at all of them before the first change would fail first. */
-static qc_status believe(struct qc_image *image)
-{
-    (void)image;
-    return QC_OK;
-}
-
 static void make_small(struct rig *rig)
 {
-    rig->image.verify = believe;
-    rig->cache.pages_count = 2;
-    rig->cache.lend_pages_max = 1;
-    rig->image.epoch.records_max = QC_RECORDS_PER_PAGE;
-    qc_cache_reset(&rig->cache);
+    rig_believe(rig);
+    rig_shrink(rig, 2);
 }
 
 static void lines_end_in_time(void **state)
@@ -90,15 +75,10 @@ static qc_status find_other(struct qc_bases *bases, struct qc_base *base)
 static void the_image_is_no_data_file(void **state)
 {
     struct rig *rig = *state;
-    static struct qc_bases finder = {find_other};
 
     shape_build(rig, 3, 9);
-    put_be64(rig->disk.bytes + 72, QC_INCOMPATIBLE_DATA_FILE);
-    put_be32(rig->disk.bytes + 112, 0x44415441);
-    put_be32(rig->disk.bytes + 116, 4);
-    memcpy(rig->disk.bytes + 120, "data", 4);
+    rig_set_data_file(rig, &other, CLUSTER);
     memcpy(&other, &rig->disk, sizeof(other));
-    rig->options.bases = &finder;
     qc_cache_init(&rig->cache, rig->pool, sizeof(rig->pool));
     assert_int_equal(qc_open(&rig->image, &rig->cache, &other.disk, &rig->options), QC_REFUSED);
     assert_string_equal(qc_detail(&rig->image), "backing name refused: the image is no data file");
@@ -116,7 +96,7 @@ static void a_damaged_table_below_is_no_damage_here(void **state)
     rig_set_l2(rig, 0, 0);
     image_set_below(&rig->disk, "other", "qcow2");
     rig->options.bases = &finder;
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_read(&rig->image, 0, buf, 512), QC_IO);
     assert_int_equal(qc_read(&rig->image, CLUSTER, buf, 512), QC_OK);
     assert_string_equal(qc_readonly_reason(&rig->image), "");
@@ -128,9 +108,9 @@ static void without_a_layer_below_nothing_is_left_out(void **state)
 
     shape_build(rig, 3, 9);
     rig->options.is_backing_off = true;
-    open_ok(rig);
+    rig_open_ok(rig);
     put_be32(rig->disk.bytes + 16, 5); /* a length without a place */
-    open_ok(rig);
+    rig_open_ok(rig);
 }
 
 static void odd_disks_that_cannot_grow_take_no_writes(void **state)
@@ -139,7 +119,7 @@ static void odd_disks_that_cannot_grow_take_no_writes(void **state)
 
     shape_build(rig, 3, 9);
     rig->disk.disk.size_bytes -= 100;
-    open_ok(rig);
+    rig_open_ok(rig);
     rig->disk.is_full = true;
     assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_NOSPACE);
     assert_string_equal(qc_detail(&rig->image), "no space");
@@ -150,7 +130,7 @@ static void damage_on_a_failed_disk_is_not_marked(void **state)
     struct rig *rig = *state;
 
     shape_build(rig, 3, 9);
-    open_ok(rig);
+    rig_open_ok(rig);
     rig->image.is_failed = rig->image.is_to_be_marked = true;
     rig->disk.writes_count = 0;
     assert_int_equal(qc_note_damage(&rig->image, QC_CORRUPT), QC_CORRUPT);
@@ -167,7 +147,7 @@ static void each_new_table_has_its_barrier(void **state)
         struct qc_record *record;
 
         rig_build(rig, 3, 9, 3 * 64 * CLUSTER, SHAPE_DATA);
-        open_ok(rig);
+        rig_open_ok(rig);
         assert_int_equal(qc_settle(&rig->image), QC_OK);
         record = qc_epoch_add(&rig->image.epoch, kinds[i], 1);
         record->value = rig_data_off(rig, 1);
@@ -184,7 +164,7 @@ static void counts_that_wait_are_settled(void **state)
 
     for (unsigned fails = 0; fails < 2; fails++) {
         shape_build(rig, 3, 9);
-        open_ok(rig);
+        rig_open_ok(rig);
         assert_int_equal(qc_settle_counts(&rig->image), QC_OK); /* a flush, and nothing else */
         assert_int_equal(qc_discard(&rig->image, 0, 2 * CLUSTER), QC_OK);
         rig->disk.writes_count = 0;
@@ -203,7 +183,7 @@ static void a_table_of_this_epoch_takes_no_data(void **state)
     uint64_t l2_off;
 
     rig_build(rig, 3, 9, 3 * 64 * CLUSTER, SHAPE_DATA);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_write(&rig->image, 64 * CLUSTER, buf, 512), QC_OK);
     l2_off = (rig->image.for_tables.next - 1) * CLUSTER;
     rig_set_l2(rig, 7, l2_off | SHAPE_COPIED);
@@ -225,7 +205,7 @@ static void tables_that_cannot_be_asked_fail_the_write(void **state)
         rig_build(rig, 3, 9, 3 * 64 * CLUSTER, SHAPE_DATA);
         rig_set_l2(rig, 0, rig_data_off(rig, 0) | SHAPE_COPIED);
         put_be64(shape_table(rig, AT_L1) + 16, rig_data_off(rig, at % 2 ? SHAPE_DATA : 0));
-        open_ok(rig);
+        rig_open_ok(rig);
         make_small(rig);
         rig->disk.reads_count = 0;
         rig->disk.fail_at = (at + 1) / 2;
@@ -245,7 +225,7 @@ static void tables_named_more_than_twice(void **state)
     rig_build(rig, 3, 9, 3 * 64 * CLUSTER, SHAPE_DATA);
     for (unsigned i = 1; i < 3; i++)
         put_be64(shape_table(rig, AT_L1) + 8 * i, AT_L2 * CLUSTER | SHAPE_COPIED);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_CORRUPT);
     assert_string_equal(qc_detail(&rig->image), "table 0x800 is named twice");
 }
@@ -264,7 +244,7 @@ static void a_filter_that_is_full_ends(void **state)
         put_be64(rig->disk.bytes + 16 * CLUSTER + i * 8u,
                  i == 0 ? AT_L2 * CLUSTER | SHAPE_COPIED : (UINT64_C(1) << 30) + i * CLUSTER);
     rig_set_l2(rig, 0, rig_data_off(rig, 0) | SHAPE_COPIED);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_OK);
 }
 
@@ -274,7 +254,7 @@ static void a_kept_cluster_that_is_nowhere(void **state)
 
     shape_build(rig, 3, 9);
     rig_set_l2(rig, 0, rig_data_off(rig, 300) | SHAPE_COPIED | ZERO);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_CORRUPT);
 }
 
@@ -297,7 +277,7 @@ static void long_snapshot_tables_are_measured(void **state)
                      QC_SNAPSHOT_EXTRA_BYTES_MAX + 1);
         put_be32(rig->disk.bytes + 60, count + (fault == 1));
         put_be64(rig->disk.bytes + 64, off);
-        open_ok(rig);
+        rig_open_ok(rig);
         rig->disk.is_full = true;
         assert_int_equal(qc_write(&rig->image, 0, buf, 512),
                          fault == 0 ? QC_UNSUPPORTED : QC_CORRUPT);

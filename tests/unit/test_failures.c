@@ -9,6 +9,7 @@
 #include "../../core/bytes.h"
 
 #define GUEST_SECTORS 192u
+#define PAGES_FEW     3u
 
 static uint8_t buf[64u * 1024];
 
@@ -18,46 +19,16 @@ static qc_status put(struct rig *rig, uint64_t sector, unsigned count, uint8_t b
     return qc_write(&rig->image, sector * QC_SECTOR_BYTES, buf, count * QC_SECTOR_BYTES);
 }
 
-/* ---- a pool with hardly any pages: every lookup reads, and the epoch is soon full --------------
- */
-
-#define PAGES_FEW 3u
-
-static bool is_small;
-
-/* Without the look at all counts before the first change, which fails before all else would. */
-static qc_status believe(struct qc_image *image)
-{
-    (void)image;
-    return QC_OK;
-}
-
-static qc_status open_rig(struct rig *rig)
-{
-    qc_status status = rig_open(rig);
-
-    if (is_small) {
-        rig->image.verify = believe;
-        rig->cache.pages_count = PAGES_FEW;
-        rig->cache.lend_pages_max = 1;
-        rig->image.epoch.records_max = QC_RECORDS_PER_PAGE;
-        qc_cache_reset(&rig->cache);
-    }
-    return status;
-}
-
 static void sweep_both(struct rig *rig, const struct sweep_case *work)
 {
     struct sweep_case small = *work;
     char name[64];
 
-    is_small = false;
     sweep_run(rig, work);
-    is_small = true;
     snprintf(name, sizeof(name), "%s, small", work->name);
     small.name = name;
+    small.pages_count = PAGES_FEW;
     sweep_run(rig, &small);
-    is_small = false;
 }
 
 /* ---- snapshots ------------------------------------------------------------------------------- */
@@ -65,8 +36,7 @@ static void sweep_both(struct rig *rig, const struct sweep_case *work)
 static void build_version(struct rig *rig, uint32_t version)
 {
     rig_build(rig, version, 9, GUEST_SECTORS * QC_SECTOR_BYTES, SHAPE_DATA);
-    for (unsigned i = 0; i < SHAPE_DATA; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+    rig_map(rig, SHAPE_DATA);
 }
 
 static void build_2(struct rig *rig)
@@ -100,7 +70,7 @@ static void build_fixed(struct rig *rig)
 
 static qc_status create_some(struct rig *rig)
 {
-    qc_status status = open_rig(rig);
+    qc_status status = sweep_open(rig);
 
     if (status == QC_OK)
         status = put(rig, 1, 3, 0x11);
@@ -193,7 +163,7 @@ static void build_block_full(struct rig *rig)
 
 static qc_status work_growing_table(struct rig *rig)
 {
-    qc_status status = open_rig(rig);
+    qc_status status = sweep_open(rig);
 
     if (status == QC_OK)
         status = put(rig, 20, 100, 0x44);
@@ -202,7 +172,7 @@ static qc_status work_growing_table(struct rig *rig)
 
 static qc_status work_growing_run(struct rig *rig)
 {
-    qc_status status = open_rig(rig);
+    qc_status status = sweep_open(rig);
 
     if (status == QC_OK)
         status = qc_snapshot_create(&rig->image, "one", 1, 2);
@@ -236,7 +206,7 @@ static void build_block_nearly_full(struct rig *rig)
 /* An L1 table that needs more clusters than two blocks count. */
 static qc_status work_long_l1(struct rig *rig)
 {
-    qc_status status = open_rig(rig);
+    qc_status status = sweep_open(rig);
 
     if (status == QC_OK)
         status = qc_resize(&rig->image, UINT64_C(200) * 64 * 64 * QC_SECTOR_BYTES);
@@ -245,7 +215,7 @@ static qc_status work_long_l1(struct rig *rig)
 
 static qc_status work_growing_l1(struct rig *rig)
 {
-    qc_status status = open_rig(rig);
+    qc_status status = sweep_open(rig);
 
     if (status == QC_OK)
         status = qc_resize(&rig->image, 80000 * QC_SECTOR_BYTES);

@@ -16,7 +16,6 @@
 #define FAR           300u /* a data cluster behind the end of the disk */
 #define EXT_BITS      14u  /* of clusters: subclusters need that many */
 #define BITMAP_MAGIC  UINT32_C(0x23852875)
-#define DATA_MAGIC    UINT32_C(0x44415441)
 #define AT_DIRECTORY  (AT_DATA + SHAPE_DATA)
 #define AT_BITMAP     (AT_DIRECTORY + 1)
 #define AT_BITS       (AT_DIRECTORY + 2)
@@ -25,15 +24,6 @@
 
 static struct mem_disk data;
 
-static qc_status find_data(struct qc_bases *bases, struct qc_base *base)
-{
-    (void)bases;
-    base->disk = &data.disk;
-    return QC_OK;
-}
-
-static struct qc_bases finder = {find_data};
-
 /* ---- images of each kind, sound but for what is put into them ----------------------------------
  */
 
@@ -41,8 +31,7 @@ static void build_bits(struct rig *rig, uint32_t version, unsigned cluster_bits)
 {
     rig_build(rig, version, cluster_bits, UINT64_C(3) << (2 * cluster_bits - 3), SHAPE_DATA);
     rig->options.is_for_check = true;
-    for (unsigned i = 0; i < SHAPE_DATA; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+    rig_map(rig, SHAPE_DATA);
 }
 
 static void build(struct rig *rig, uint32_t version)
@@ -68,18 +57,11 @@ static void build_ext(struct rig *rig)
 static void build_data_file(struct rig *rig)
 {
     build(rig, 3);
-    put_be64(rig->disk.bytes + 72, QC_INCOMPATIBLE_DATA_FILE);
-    put_be32(rig->disk.bytes + 112, DATA_MAGIC);
-    put_be32(rig->disk.bytes + 116, 4);
-    memcpy(rig->disk.bytes + 120, "data", 4);
+    rig_set_data_file(rig, &data, GUEST);
     for (unsigned i = 0; i < SHAPE_DATA; i++) {
         rig_set_l2(rig, i, i * CLUSTER | SHAPE_COPIED);
         shape_set_count(rig, AT_DATA + i, 0);
     }
-    memset(&data, 0, sizeof(data));
-    image_build(&data, 3, 9, GUEST, 200); /* for a disk; its bytes are the guest's */
-    data.disk.size_bytes = GUEST;
-    rig->options.bases = &finder;
 }
 
 /* Two bitmaps, of one cluster and of zeros. */

@@ -11,39 +11,16 @@
 #include "../../core/map.h"
 #include "../sim/deflate.h"
 
-#define BITS       12u
-#define CLUSTER    (1u << BITS)
-#define GUEST      (24u * CLUSTER)
-#define EXT_BITS   14u
-#define PAGES_FEW  2u
-#define DATA_MAGIC UINT32_C(0x44415441)
+#define BITS      12u
+#define CLUSTER   (1u << BITS)
+#define GUEST     (24u * CLUSTER)
+#define EXT_BITS  14u
+#define PAGES_FEW 2u
 
 static struct mem_disk below, data;
 static struct mem_layers layers;
 static struct qc_unpacker unpacker;
 static uint8_t buf[4u << EXT_BITS];
-static bool is_small;
-
-/* Without the look at all counts before the first change, which fails before all else would. */
-static qc_status believe(struct qc_image *image)
-{
-    (void)image;
-    return QC_OK;
-}
-
-static qc_status open_rig(struct rig *rig)
-{
-    qc_status status = rig_open(rig);
-
-    if (is_small) {
-        rig->image.verify = believe;
-        rig->cache.pages_count = PAGES_FEW;
-        rig->cache.lend_pages_max = 1;
-        rig->image.epoch.records_max = QC_RECORDS_PER_PAGE;
-        qc_cache_reset(&rig->cache);
-    }
-    return status;
-}
 
 static qc_status put(struct rig *rig, uint64_t guest_off, unsigned len, uint8_t byte)
 {
@@ -56,8 +33,7 @@ static qc_status put(struct rig *rig, uint64_t guest_off, unsigned len, uint8_t 
 static void build_plain(struct rig *rig)
 {
     rig_build(rig, 3, BITS, GUEST, SHAPE_DATA);
-    for (unsigned i = 0; i < SHAPE_DATA; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+    rig_map(rig, SHAPE_DATA);
     rig_set_l2(rig, 3, rig_data_off(rig, 3) | SHAPE_COPIED | QC_ENTRY_ZERO);
     rig_set_l2(rig, 4, rig_data_off(rig, 4) | SHAPE_COPIED | QC_ENTRY_ZERO);
 }
@@ -209,31 +185,15 @@ static void build_packed_ext(struct rig *rig)
     sweep_watch(&rig->disk);
 }
 
-static qc_status find_data(struct qc_bases *bases, struct qc_base *base)
-{
-    (void)bases;
-    base->disk = &data.disk;
-    return QC_OK;
-}
-
-static struct qc_bases finder = {find_data};
-
 static void build_data_of(struct rig *rig, bool is_raw)
 {
     rig_build(rig, 3, BITS, GUEST, 0);
-    put_be64(rig->disk.bytes + 72, QC_INCOMPATIBLE_DATA_FILE);
+    rig_set_data_file(rig, &data, GUEST - 2u * CLUSTER); /* grows to the disk's size */
     put_be64(rig->disk.bytes + 88, is_raw ? QC_AUTOCLEAR_RAW_DATA : 0);
-    put_be32(rig->disk.bytes + 112, DATA_MAGIC);
-    put_be32(rig->disk.bytes + 116, 4);
-    memcpy(rig->disk.bytes + 120, "data", 4);
     for (unsigned i = 0; i < 4; i++)
         rig_set_l2(rig, i, i * CLUSTER | SHAPE_COPIED);
-    memset(&data, 0, sizeof(data));
-    image_build(&data, 3, BITS, GUEST, 100); /* for a disk; its bytes are the guest's */
     memset(data.bytes, 0, GUEST);
     memset(data.bytes, 0x66, 4u * CLUSTER);
-    data.disk.size_bytes = GUEST - 2u * CLUSTER; /* grows to the disk's size */
-    rig->options.bases = &finder;
     sweep_watch(&rig->disk);
     sweep_watch(&data);
 }
@@ -288,7 +248,7 @@ static qc_status work(struct rig *rig)
         {'n', 0, 0, 0},  {'w', 2, 3, 4}, {'d', 8, 0, 24}, {'w', 9, 0, 24}, {'n', 0, 0, 0},
         {'z', 10, 2, 3}, {'f', 0, 0, 0},
     };
-    qc_status status = open_rig(rig);
+    qc_status status = sweep_open(rig);
 
     for (unsigned i = 0; status == QC_OK && i < sizeof(steps) / sizeof(steps[0]); i++)
         status = take_step(rig, &steps[i], (uint8_t)(0x80 + i));
@@ -321,22 +281,25 @@ static const struct sweep_case cases[] = {
     {.name = "raw data file", .build = build_raw_data, .work = work},
 };
 
-static void sweep_all(struct rig *rig)
+/* With a pool of so many pages; 0: of those that the rig has. */
+static void sweep_all(struct rig *rig, unsigned pages_count)
 {
-    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-        sweep_run(rig, &cases[i]);
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct sweep_case sized = cases[i];
+
+        sized.pages_count = pages_count;
+        sweep_run(rig, &sized);
+    }
 }
 
 static void writes_survive_failures(void **state)
 {
-    is_small = false;
-    sweep_all(*state);
+    sweep_all(*state, 0);
 }
 
 static void writes_with_hardly_any_memory_survive_failures(void **state)
 {
-    is_small = true;
-    sweep_all(*state);
+    sweep_all(*state, PAGES_FEW);
 }
 
 int main(void)

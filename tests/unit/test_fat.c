@@ -4,45 +4,16 @@
  * chains that loop, lead away, or are too short or long, and what changes later. Names are
  * test_fat_names.c's, volumes that other tools made tests/host/test_fat.py's.
  */
-#include "volume.h"
+#include "opened_volume.h"
 
-#define CLUSTER   512u
-#define RUNS      16u
-#define DIRECTORY 0x10u
-#define FILE_NAME "FILE    BIN"
-#define PATH      "file.bin"
+#define RUNS 16u
 
-static struct volume volume;
-static struct qc_fat fat;
-static struct qc_fat_file file;
 static struct qc_run runs[RUNS];
-static uint8_t window[QC_FAT_BUFFER_BYTES];
-static uint64_t entry_off; /* behind the root's entries made so far */
 
 /* The numbers of clusters at which the width changes. */
 static const struct {
     uint32_t clusters_count, width;
 } edges[] = {{1, 12}, {4084, 12}, {4085, 16}, {65524, 16}, {65525, 32}};
-
-/* For each width; the last clusters of the volume are used too. */
-static const uint32_t sizes[] = {3000, 5000, 65600};
-
-static void start(uint32_t clusters_count)
-{
-    volume_init(&volume, clusters_count < 10000 ? VOLUME_BYTES_MAX / 8 : VOLUME_BYTES_MAX);
-    volume_format(&volume, clusters_count);
-    entry_off = volume.width == 32 ? volume_cluster_off(&volume, 2) : volume.root_off;
-}
-
-static qc_status open_volume(void)
-{
-    return qc_fat_open(&fat, &volume.disk, window);
-}
-
-static qc_status find(const char *path)
-{
-    return qc_fat_find(&fat, path, &file);
-}
 
 /* A volume with one file whose chain the list has. */
 static void start_file(uint32_t clusters_count, const uint32_t *clusters, uint32_t size_bytes)

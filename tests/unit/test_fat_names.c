@@ -3,39 +3,9 @@
  * Names and folders of FAT volumes that are built here entry by entry: short and long names, parts
  * of long ones that belong to nobody, folders that ring, lead away or never end.
  */
-#include "volume.h"
+#include "opened_volume.h"
 
-#define CLUSTER   512u
-#define DIRECTORY 0x10u
-#define LABEL     0x08u
-#define FILE_NAME "FILE    BIN"
-#define PATH      "file.bin"
-
-static struct volume volume;
-static struct qc_fat fat;
-static struct qc_fat_file file;
-static uint8_t window[QC_FAT_BUFFER_BYTES];
-static uint64_t entry_off; /* behind the root's entries made so far */
-
-/* For each width; the last clusters of the volume are used too. */
-static const uint32_t sizes[] = {3000, 5000, 65600};
-
-static void start(uint32_t clusters_count)
-{
-    volume_init(&volume, clusters_count < 10000 ? VOLUME_BYTES_MAX / 8 : VOLUME_BYTES_MAX);
-    volume_format(&volume, clusters_count);
-    entry_off = volume.width == 32 ? volume_cluster_off(&volume, 2) : volume.root_off;
-}
-
-static qc_status open_volume(void)
-{
-    return qc_fat_open(&fat, &volume.disk, window);
-}
-
-static qc_status find(const char *path)
-{
-    return qc_fat_find(&fat, path, &file);
-}
+#define LABEL 0x08u
 
 /* ---- names ------------------------------------------------------------------------------- */
 

@@ -4,7 +4,7 @@
  * Layers below are disks that fail the test when anything but a read reaches them. How layers are
  * found is test_bases.c's.
  */
-#include "support.h"
+#include "content.h"
 
 #define COPIED  (UINT64_C(1) << 63)
 #define ZERO    UINT64_C(1)
@@ -13,13 +13,7 @@
 
 static struct mem_disk disks[QC_LAYERS_MAX]; /* by depth; 0 is not used */
 static struct mem_layers layers;
-static uint8_t buf[GUEST], expected[GUEST];
-
-static void fill(uint8_t *bytes, size_t len, unsigned salt)
-{
-    for (size_t i = 0; i < len; i++)
-        bytes[i] = (uint8_t)(i * 31 + (i >> 8) * 7 + salt);
-}
+static uint8_t buf[GUEST];
 
 /* An empty image of 64 clusters of 4 KiB, over a layer of the format. */
 static struct rig *overlay(void **state, uint32_t version, const char *format)
@@ -32,7 +26,7 @@ static struct rig *overlay(void **state, uint32_t version, const char *format)
     for (unsigned i = 1; i < QC_LAYERS_MAX; i++)
         layers.disks[i] = &disks[i];
     rig->options.bases = &layers.bases;
-    memset(expected, 0, sizeof(expected));
+    content_begin(GUEST);
     return rig;
 }
 
@@ -59,13 +53,6 @@ static void build_raw(unsigned depth, uint64_t bytes)
     disk->disk.size_bytes = bytes;
 }
 
-static void open_ok(struct rig *rig)
-{
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_detail(&rig->image), "");
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
-}
-
 /* An overlay over a raw layer of so many bytes, opened; expected is what shows. */
 static struct rig *over_raw(void **state, uint32_t version, uint64_t bytes)
 {
@@ -73,31 +60,8 @@ static struct rig *over_raw(void **state, uint32_t version, uint64_t bytes)
 
     build_raw(1, bytes);
     memcpy(expected, disks[1].bytes, bytes < GUEST ? bytes : GUEST);
-    open_ok(rig);
+    rig_open_ok(rig);
     return rig;
-}
-
-static void write_ok(struct rig *rig, uint64_t guest_off, size_t len, unsigned salt)
-{
-    fill(buf, len, salt);
-    memcpy(expected + guest_off, buf, len);
-    assert_int_equal(qc_write(&rig->image, guest_off, buf, len), QC_OK);
-}
-
-static void expect_content(struct rig *rig)
-{
-    memset(buf, 0xa5, GUEST);
-    assert_int_equal(qc_read(&rig->image, 0, buf, GUEST), QC_OK);
-    assert_memory_equal(buf, expected, GUEST);
-}
-
-static void expect_durable(struct rig *rig)
-{
-    expect_content(rig);
-    assert_int_equal(qc_settle(&rig->image), QC_OK);
-    expect_content(rig);
-    open_ok(rig);
-    expect_content(rig);
 }
 
 static void expect_extent(struct rig *rig, uint64_t guest_off, enum qc_extent_kind kind,
@@ -137,7 +101,7 @@ static void chains_show_each_layer(void **state)
     for (unsigned depth = 1; depth < QC_LAYERS_MAX; depth++) {
         struct rig *rig = chain(state, depth);
 
-        open_ok(rig);
+        rig_open_ok(rig);
         assert_int_equal(layers.asked_count, depth);
         assert_int_equal(rig->image.layers_count, depth + 1);
         expect_content(rig);
@@ -203,7 +167,7 @@ static void ends_hide_what_is_deeper(void **state)
     build_raw(2, GUEST);
     memcpy(expected, disks[1].bytes + AT_DATA * CLUSTER, 4 * CLUSTER);
     memcpy(expected + 4 * CLUSTER, disks[2].bytes + 4 * CLUSTER, 2 * CLUSTER + 1536);
-    open_ok(rig);
+    rig_open_ok(rig);
     expect_content(rig);
     expect_extent(rig, 0, QC_EXTENT_DATA, 1, 4 * CLUSTER, AT_DATA * CLUSTER);
     expect_extent(rig, 4 * CLUSTER, QC_EXTENT_DATA, 2, 2 * CLUSTER + 1536, 4 * CLUSTER);
@@ -225,7 +189,7 @@ static void clusters_may_differ_in_size(void **state)
         image_set_l2(&disks[1], 0, ZERO);
         memcpy(expected, disks[1].bytes + ((size_t)AT_DATA << bits[i]), shown);
         memset(expected, 0, (size_t)1 << bits[i]);
-        open_ok(rig);
+        rig_open_ok(rig);
         expect_content(rig);
         write_ok(rig, 1024, 512, i);
         write_ok(rig, 3 * CLUSTER + 512, 512, i);
@@ -244,7 +208,7 @@ static void bits_of_a_layer_below_do_not_matter(void **state)
         put_be64(disks[1].bytes + 72, bits[i]);
         put_be64(disks[1].bytes + 88, QC_AUTOCLEAR_BITMAPS);
         memcpy(expected, disks[1].bytes + AT_DATA * CLUSTER, 4 * CLUSTER);
-        open_ok(rig);
+        rig_open_ok(rig);
         write_ok(rig, 512, 512, 1);
         expect_durable(rig);
     }
@@ -256,7 +220,7 @@ static void damage_below_is_told(void **state)
 
     build_qcow2(1, 12, GUEST);
     image_set_l2(&disks[1], 1, AT_DATA * CLUSTER | 2);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_read(&rig->image, 0, buf, CLUSTER), QC_OK);
     assert_int_equal(qc_read(&rig->image, CLUSTER, buf, 1), QC_IO);
     assert_string_equal(qc_detail(&rig->image), "bad L2 entry 0x5002 at guest 0x1000");
@@ -305,7 +269,7 @@ static void zeros_below_are_not_copied(void **state)
     image_set_l2(&disks[1], 2, AT_DATA * CLUSTER | ZERO | COPIED);
     memcpy(expected, disks[1].bytes + AT_DATA * CLUSTER, 4 * CLUSTER);
     memset(expected + CLUSTER, 0, 2 * CLUSTER);
-    open_ok(rig);
+    rig_open_ok(rig);
     write_ok(rig, 60 * CLUSTER, 512, 9); /* before the first change the cache is emptied */
     expect_content(rig);
     for (unsigned i = 1; i < 10; i += 1 + (i == 2)) {
@@ -346,7 +310,7 @@ static void tables_below_that_cannot_be_read_fail_the_write(void **state)
 
         build_qcow2(1, 12, GUEST);
         memcpy(expected, disks[1].bytes + AT_DATA * CLUSTER, 4 * CLUSTER);
-        open_ok(rig);
+        rig_open_ok(rig);
         disks[1].fail_at = disks[1].reads_count + nth;
         fill(buf, 512, nth);
         status = qc_write(&rig->image, CLUSTER + 512, buf, 512);
@@ -365,14 +329,14 @@ static void guests_may_end_within_a_cluster(void **state)
     uint64_t guest_bytes = 9 * CLUSTER + 1536;
 
     put_be64(rig->disk.bytes + 24, guest_bytes);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_true(qc_size(&rig->image) == guest_bytes);
     write_ok(rig, 0, CLUSTER, 1);
     rig->disk.write_bytes = 0;
     write_ok(rig, 9 * CLUSTER + 512, 512, 2);
     assert_true(rig->disk.write_bytes == 1536);
     assert_int_equal(qc_settle(&rig->image), QC_OK);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_read(&rig->image, 0, buf, guest_bytes), QC_OK);
     assert_memory_equal(buf, expected, guest_bytes);
     assert_int_equal(qc_discard(&rig->image, 9 * CLUSTER, 1536), QC_OK); /* whole, to the end */

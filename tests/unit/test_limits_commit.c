@@ -23,8 +23,7 @@ static struct rig *built(void **state)
     struct rig *rig = *state;
 
     rig_build(rig, 3, 12, 5u * REACH, DATA);
-    for (unsigned i = 0; i < DATA; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | QC_ENTRY_COPIED);
+    rig_map(rig, DATA);
     memset(rig->disk.bytes + rig->disk.disk.size_bytes, 0xee, FREE * CLUSTER);
     rig->disk.disk.size_bytes += FREE * CLUSTER;
     memset(buf, 0x5a, sizeof(buf));

@@ -7,7 +7,6 @@
 
 #include "../../core/commit.h"
 #include "../../core/counts.h"
-#include "../../core/map.h"
 
 #define CLUSTER 4096u
 #define DATA    8u
@@ -33,8 +32,7 @@ static struct rig *built(void **state)
     struct rig *rig = *state;
 
     rig_build(rig, 3, 12, 64u * CLUSTER, DATA);
-    for (unsigned i = 0; i < DATA; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | QC_ENTRY_COPIED);
+    rig_map(rig, DATA);
     plain_ops = rig->disk.disk.ops;
     ops = *plain_ops;
     ops.trim = noting_trim;

@@ -4,7 +4,7 @@
  * and of the counts of host clusters that neighbours share, and that entries which contradict the
  * counts harm nothing. Cuts are tests/crash's.
  */
-#include "support.h"
+#include "content.h"
 
 #include "../../core/bytes.h"
 #include "../sim/deflate.h"
@@ -19,13 +19,7 @@
 #define ODD_BYTES  96u /* of each that do not repeat */
 
 static struct qc_unpacker unpacker;
-static uint8_t buf[3 * GUEST], expected[3 * GUEST], disk_before[MEM_DISK_BYTES];
-
-static void fill(uint8_t *bytes, size_t len, unsigned salt)
-{
-    for (size_t i = 0; i < len; i++)
-        bytes[i] = (uint8_t)(i * 31 + (i >> 8) * 7 + salt);
-}
+static uint8_t buf[GUEST], disk_before[MEM_DISK_BYTES];
 
 static uint64_t entry_of(uint64_t host_off, size_t len)
 {
@@ -56,13 +50,6 @@ static uint64_t pack(struct rig *rig, unsigned index, uint64_t host_off)
     return host_off + len;
 }
 
-static void open_ok(struct rig *rig)
-{
-    rig->options.unpacker = &unpacker;
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
-}
-
 /* The first 40 guest clusters, one behind the other, in the first host clusters of data: their
  * counts are those of a true image. */
 static struct rig *packed(void **state, uint32_t version)
@@ -71,7 +58,8 @@ static struct rig *packed(void **state, uint32_t version)
     uint64_t at;
 
     rig_build(rig, version, 12, GUEST, 4);
-    memset(expected, 0, sizeof(expected));
+    rig->options.unpacker = &unpacker;
+    content_begin(GUEST);
     for (unsigned i = 0; i < 4; i++)
         image_set_count(&rig->disk, rig_data_off(rig, i), 0);
     at = rig_data_off(rig, 0) + 50;
@@ -80,30 +68,8 @@ static struct rig *packed(void **state, uint32_t version)
     assert_in_range(at, rig_data_off(rig, 1) + 1, rig_data_off(rig, 2));
     image_set_count(&rig->disk, rig_data_off(rig, 2), 1); /* two that nobody names */
     image_set_count(&rig->disk, rig_data_off(rig, 3), 1);
-    open_ok(rig);
+    rig_open_ok(rig);
     return rig;
-}
-
-static void write_ok(struct rig *rig, uint64_t guest_off, size_t len, unsigned salt)
-{
-    fill(buf, len, salt);
-    memcpy(expected + guest_off, buf, len);
-    assert_int_equal(qc_write(&rig->image, guest_off, buf, len), QC_OK);
-}
-
-static void expect_content(struct rig *rig)
-{
-    assert_int_equal(qc_read(&rig->image, 0, buf, GUEST), QC_OK);
-    assert_memory_equal(buf, expected, GUEST);
-}
-
-static void expect_durable(struct rig *rig)
-{
-    expect_content(rig);
-    assert_int_equal(qc_settle(&rig->image), QC_OK);
-    expect_content(rig);
-    assert_int_equal(rig_open(rig), QC_OK);
-    expect_content(rig);
 }
 
 /* Every count is what the entries ask for: those of tables, and two clusters that nobody names. */
@@ -182,7 +148,7 @@ static void freed_clusters_wait_for_the_commit(void **state)
     unsigned held = image_count(&rig->disk, free_off);
 
     rig_fix_size(rig, rig_data_off(rig, 4));
-    open_ok(rig);
+    rig_open_ok(rig);
     fill(buf, CLUSTER, 1);
     assert_int_equal(qc_write(&rig->image, 0, buf, CLUSTER), QC_NOSPACE);
     expect_content(rig);
@@ -254,6 +220,8 @@ static struct rig *packed_small(void **state)
     uint8_t *bytes = rig->disk.bytes;
 
     rig_build(rig, 3, 10, SMALLS * SMALL, 3 * SMALLS + TABLES);
+    rig->options.unpacker = &unpacker;
+    content_begin(SMALLS * SMALL);
     put_be32(bytes + 96, 0);
     memset(bytes + AT_REFBLOCK * SMALL, 0, SMALL);
     for (unsigned i = 0; i < AT_SMALLS + 3 * SMALLS; i++)
@@ -267,7 +235,7 @@ static struct rig *packed_small(void **state)
         deflate_stored(bytes + host_off, expected + i * SMALL, SMALL, true);
         put_be64(bytes + AT_L2 * SMALL + i * 8, COMPRESSED | UINT64_C(3) << 60 | host_off);
     }
-    open_ok(rig);
+    rig_open_ok(rig);
     return rig;
 }
 
@@ -294,9 +262,8 @@ static void steps_have_room_for_all_they_let_go(void **state)
         }
         assert_true(rig->disk.flushes_count >= 2); /* commits on the way */
         assert_int_equal(qc_settle(&rig->image), QC_OK);
-        open_ok(rig);
-        assert_int_equal(qc_read(&rig->image, 0, buf, SMALLS * SMALL), QC_OK);
-        assert_memory_equal(buf, expected, SMALLS * SMALL);
+        rig_open_ok(rig);
+        expect_content(rig);
     }
 }
 
@@ -308,7 +275,7 @@ static void expect_refused(struct rig *rig, uint64_t guest_off, uint64_t len, co
 {
     uint64_t disk_bytes = rig->disk.disk.size_bytes;
 
-    open_ok(rig);
+    rig_open_ok(rig);
     memcpy(disk_before, rig->disk.bytes, disk_bytes);
     rig->disk.writes_count = 0;
     assert_int_equal(qc_write(&rig->image, guest_off, buf, len), QC_CORRUPT);
@@ -353,20 +320,13 @@ static void entries_that_name_tables_are_damage(void **state)
         }
         rig_set_l2(rig, 50, entry_of(host_off, 600));
         snprintf(line, sizeof(line), "cluster 0x%x is metadata", (unsigned)table_off);
-        open_ok(rig);
+        rig_open_ok(rig);
         rig->disk.writes_count = 0;
         assert_int_equal(qc_write(&rig->image, 50 * CLUSTER, buf, CLUSTER), QC_CORRUPT);
         assert_string_equal(qc_detail(&rig->image), line);
         assert_int_equal(rig->disk.writes_count, 1); /* the corrupt mark */
         assert_int_equal(rig->disk.bytes[79], 2);
     }
-}
-
-/* As of an image that is too large to be looked through. */
-static qc_status believe(struct qc_image *image)
-{
-    (void)image;
-    return QC_OK;
 }
 
 static void ranges_named_too_often_are_damage(void **state)
@@ -384,8 +344,8 @@ static void ranges_named_too_often_are_damage(void **state)
         image_set_count(&rig->disk, host_off, count); /* one too low */
         expect_refused(rig, 50 * CLUSTER, (count + 1) * CLUSTER, "refcount out of range at 0x7000");
         /* Where counts are believed: one by one the last finds nothing left, and none wraps. */
-        open_ok(rig);
-        rig->image.verify = believe;
+        rig_open_ok(rig);
+        rig_believe(rig);
         for (unsigned i = 50; i < 50 + count; i++)
             write_ok(rig, i * CLUSTER, CLUSTER, i);
         assert_int_equal(qc_write(&rig->image, (50 + count) * CLUSTER, buf, CLUSTER), QC_CORRUPT);
@@ -399,7 +359,7 @@ static void entries_past_the_end_are_not_written_over(void **state)
 
     rig_fix_size(rig, rig_data_off(rig, 4));
     rig_set_l2(rig, 50, entry_of(rig_data_off(rig, 4) - 1, 600));
-    open_ok(rig);
+    rig_open_ok(rig);
     rig->disk.writes_count = 0;
     assert_int_equal(qc_write(&rig->image, 50 * CLUSTER, buf, CLUSTER), QC_CORRUPT);
     assert_string_equal(qc_detail(&rig->image), "refcount out of range at 0x9000");

@@ -23,27 +23,12 @@
 
 static uint8_t buf[64 * 1024];
 
-static qc_status believe(struct qc_image *image)
-{
-    (void)image;
-    return QC_OK;
-}
-
-static void open_ok(struct rig *rig)
-{
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
-}
-
-/* As of an image whose counts are not looked through; with pages for hardly any slice. */
+/* Counts are believed; with pages for hardly any slice. */
 static void open_small(struct rig *rig)
 {
-    open_ok(rig);
-    rig->image.verify = believe;
-    rig->cache.pages_count = 3;
-    rig->cache.lend_pages_max = 1;
-    rig->image.epoch.records_max = QC_RECORDS_PER_PAGE;
-    qc_cache_reset(&rig->cache);
+    rig_open_ok(rig);
+    rig_believe(rig);
+    rig_shrink(rig, 3);
 }
 
 /* An L1 table of so many entries, of which the first alone names a table. */
@@ -69,7 +54,7 @@ static void what_is_known_of_a_table_goes_with_it(void **state)
     uint64_t table_off = rig->cluster_bytes;
 
     shape_build(rig, 3, 9);
-    open_ok(rig);
+    rig_open_ok(rig);
     table_off = rig_data_off(rig, 1);
     qc_blank_add(&rig->image, table_off);
     assert_true(qc_blank_covers(&rig->image, table_off, 8));
@@ -84,7 +69,7 @@ static void a_block_that_becomes_an_l2_table_is_not_written(void **state)
 
     rig_build(rig, 3, 9, 3 * 64 * CLUSTER, SHAPE_DATA);
     rig_set_l2(rig, 0, rig_data_off(rig, 0) | SHAPE_COPIED);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_OK);
     put_be64(shape_table(rig, AT_L1) + 8, AT_REFBLOCK * CLUSTER | SHAPE_COPIED);
     qc_cache_forget(&rig->cache, AT_L1 * CLUSTER);
@@ -143,7 +128,7 @@ static void counts_are_not_told_up_while_changes_wait(void **state)
     struct rig *rig = *state;
 
     shape_build(rig, 3, 9);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_write(&rig->image, 20 * CLUSTER, buf, 512), QC_OK);
     shape_set_count(rig, AT_DATA, 0);
     rig->disk.reads_count = 0;
@@ -160,11 +145,10 @@ static void more_counts_lie_than_are_noted(void **state)
     struct rig *rig = *state;
 
     rig_build(rig, 3, 12, 64 * 4096, 20);
-    for (unsigned i = 0; i < 20; i++) {
-        rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+    rig_map(rig, 20);
+    for (unsigned i = 0; i < 20; i++)
         shape_set_count(rig, AT_DATA + i, 0);
-    }
-    open_ok(rig);
+    rig_open_ok(rig);
     rig_keep(rig);
     rig_expect_damage(rig, qc_write(&rig->image, 30 * 4096, buf, 512), QC_CORRUPT,
                       "refcount out of range at 0x5000", RIG_UNMARKED);
@@ -180,8 +164,8 @@ static void ranges_of_one_step_are_counted_together(void **state)
         for (unsigned i = 0; i < 2; i++)
             rig_set_l2(rig, i, SHAPE_COMPRESSED | (rig_data_off(rig, 0) + 10));
         shape_set_count(rig, AT_DATA, (uint8_t)count);
-        open_ok(rig);
-        rig->image.verify = believe;
+        rig_open_ok(rig);
+        rig_believe(rig);
         assert_int_equal(qc_write(&rig->image, 0, buf, 2 * 4096), count == 1 ? QC_CORRUPT : QC_OK);
         assert_string_equal(qc_detail(&rig->image),
                             count == 1 ? "refcount out of range at 0x5000" : "");
@@ -214,7 +198,7 @@ static void entries_over_all_of_a_large_table(void **state)
     longest_write = 0;
     for (unsigned i = 0; i < count; i++)
         rig_set_l2(rig, i * every, QC_ENTRY_ZERO);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_true(count * every * 8 > 2 * rig->cache.staging_bytes);
     for (unsigned i = 0; i < count; i++)
         assert_int_equal(qc_discard(&rig->image, (uint64_t)i * every << 16, 1u << 16), QC_OK);
@@ -233,7 +217,7 @@ static void tables_join_those_of_a_commit_that_broke_off(void **state)
         qc_status status;
 
         rig_build(rig, 3, 9, 4 * 64 * CLUSTER, 0);
-        open_ok(rig);
+        rig_open_ok(rig);
         memset(buf, 0x41, 512);
         assert_int_equal(qc_write(&rig->image, 2 * 64 * CLUSTER, buf, 512), QC_OK);
         rig->disk.writes_count = 0;
@@ -244,7 +228,7 @@ static void tables_join_those_of_a_commit_that_broke_off(void **state)
         memset(buf, 0x42, 512);
         assert_int_equal(qc_write(&rig->image, 64 * CLUSTER, buf, 512), QC_OK);
         assert_int_equal(qc_settle(&rig->image), QC_OK);
-        open_ok(rig);
+        rig_open_ok(rig);
         for (unsigned i = 1; i <= 2; i++) {
             assert_int_equal(qc_read(&rig->image, i * 64 * CLUSTER, buf, 512), QC_OK);
             assert_int_equal(buf[0], 0x43 - i);
@@ -270,12 +254,12 @@ static void a_write_beside_zeros_of_this_epoch(void **state)
     struct rig *rig = *state;
 
     build_ext(rig, EXT_BITS, 8u << EXT_BITS, 0xffffffff);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_zero(&rig->image, 3 * 512, 512, false), QC_OK);
     memset(buf, 0x41, 512);
     assert_int_equal(qc_write(&rig->image, 8 * 512, buf, 512), QC_OK);
     assert_int_equal(qc_settle(&rig->image), QC_OK);
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_read(&rig->image, 0, buf, 1u << EXT_BITS), QC_OK);
     for (unsigned i = 0; i < 1u << EXT_BITS; i++)
         assert_int_equal(buf[i], i / 512 == 8   ? 0x41
@@ -321,7 +305,7 @@ static void a_copy_behind_the_end_of_the_disk_is_zeros(void **state)
     build_ext(rig, bits, guest_bytes, 0xffffffff);
     put_be64(shape_table(rig, AT_L2), rig_data_off(rig, 0));
     shape_set_count(rig, AT_DATA, 2);
-    open_ok(rig);
+    rig_open_ok(rig);
     memset(buf, 0x41, 512);
     assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_OK);
     assert_int_equal(qc_settle(&rig->image), QC_OK);

@@ -18,28 +18,18 @@
 static struct qc_check_result result;
 static unsigned open_reads; /* of a repair, before it begins */
 
-static qc_status believe(struct qc_image *image)
-{
-    (void)image;
-    return QC_OK;
-}
-
 /* As of an image whose counts are not looked through. */
 static void open_ok(struct rig *rig)
 {
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
-    rig->image.verify = believe;
+    rig_open_ok(rig);
+    rig_believe(rig);
 }
 
 /* With memory for hardly any count. */
 static void open_small(struct rig *rig)
 {
     open_ok(rig);
-    rig->cache.pages_count = 3;
-    rig->cache.lend_pages_max = 1;
-    rig->image.epoch.records_max = QC_RECORDS_PER_PAGE;
-    qc_cache_reset(&rig->cache);
+    rig_shrink(rig, 3);
 }
 
 static qc_status create(struct rig *rig, const char *name)
@@ -52,8 +42,7 @@ static qc_status create(struct rig *rig, const char *name)
 static void build_snapshot(struct rig *rig, uint64_t guest_bytes)
 {
     rig_build(rig, 3, 9, guest_bytes, SHAPE_DATA);
-    for (unsigned i = 0; i < SHAPE_DATA; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+    rig_map(rig, SHAPE_DATA);
     shape_add_snapshot(rig, 16, AT_SNAP);
     put_be64(rig->disk.bytes + AT_SNAP * CLUSTER + 48, guest_bytes);
 }
@@ -306,8 +295,7 @@ static void build_full_block(struct rig *rig)
     put_be32(rig->disk.bytes + 96, WIDE);
     for (unsigned i = 0; i < 64; i++)
         put_be64(shape_table(rig, AT_REFBLOCK) + i * 8u, 1);
-    for (unsigned i = 0; i < 58; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+    rig_map(rig, 58);
     memset(rig->disk.bytes + rig_data_off(rig, 58), 0, CLUSTER);
     put_be32(rig->disk.bytes + 60, 1);
     put_be64(rig->disk.bytes + 64, rig_data_off(rig, 58));

@@ -19,8 +19,7 @@ static struct rig *mapped(void **state, uint32_t version)
     struct rig *rig = *state;
 
     rig_build(rig, version, 12, GUEST, 16);
-    for (unsigned i = 0; i < 16; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | COPIED);
+    rig_map(rig, 16);
     assert_int_equal(rig_open(rig), QC_OK);
     return rig;
 }

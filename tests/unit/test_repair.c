@@ -137,8 +137,7 @@ static void shared_table_is_copied(void **state)
     uint8_t data[4096];
 
     rig_build(rig, 3, 12, UINT64_C(4096) * 1024, SHAPE_DATA);
-    for (unsigned i = 0; i < SHAPE_DATA; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+    rig_map(rig, SHAPE_DATA);
     put_be64(shape_table(rig, AT_L1) + 8, rig_data_off(rig, 2) | SHAPE_COPIED);
     memcpy(data, rig->disk.bytes + rig_data_off(rig, 2), sizeof(data));
     result = shape_check(rig, QC_FIX_ALL);

@@ -264,8 +264,7 @@ static unsigned cut_repair(struct rig *rig, uint32_t version, unsigned cluster_b
 
     rig_build(rig, version, cluster_bits, (uint64_t)UNIT * GUEST_CLUSTERS, SHAPE_DATA);
     rig->options.is_for_check = true;
-    for (unsigned i = 0; i < SHAPE_DATA; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | SHAPE_COPIED);
+    rig_map(rig, SHAPE_DATA);
     damage(rig);
     memset(&log, 0, sizeof(log));
     memcpy(log.start, rig->disk.bytes, sizeof(log.start));

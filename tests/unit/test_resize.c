@@ -9,7 +9,6 @@
 #include "../../core/bytes.h"
 #include "../../core/counts.h"
 
-#define COPIED  (UINT64_C(1) << 63)
 #define CLUSTER 512u
 #define GUEST   (5u * CLUSTER) /* of the image to start from, and 5 clusters of data */
 #define REACH   (CLUSTER / 8 * CLUSTER)
@@ -24,8 +23,7 @@ static struct rig *mapped(void **state, uint64_t guest_bytes)
 
     memset(&rig->options, 0, sizeof(rig->options));
     rig_build(rig, 3, 9, guest_bytes, 15);
-    for (unsigned i = 0; i < 5; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | COPIED);
+    rig_map(rig, 5);
     for (unsigned i = 5; i < 15; i++) /* free, and full of old bytes */
         image_set_count(&rig->disk, rig_data_off(rig, i), 0);
     memcpy(expected, rig->disk.bytes + rig_data_off(rig, 0), GUEST);
@@ -111,8 +109,7 @@ static void what_lay_behind_the_end_reads_as_zeros(void **state)
     struct rig *rig = mapped(state, 2 * CLUSTER + 512);
 
     rig_build(rig, 3, 12, 4096 + 512, 5);
-    for (unsigned i = 0; i < 5; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | COPIED);
+    rig_map(rig, 5);
     memcpy(expected, rig->disk.bytes + rig_data_off(rig, 0), GUEST);
     assert_int_equal(rig_open(rig), QC_OK);
     assert_int_equal(qc_resize(&rig->image, 5 * 4096), QC_OK);

@@ -3,7 +3,7 @@
  * Extended L2 entries: what their second word means to a reader, and that a write touches only the
  * subclusters it must. Format: QEMU's docs/interop/qcow2, "Extended L2 Entries".
  */
-#include "support.h"
+#include "content.h"
 
 #include "../../core/bytes.h"
 #include "../../core/map.h"
@@ -12,7 +12,7 @@
 #define SUB     (CLUSTER / QC_SUBCLUSTERS)
 #define GUEST   (8u * CLUSTER)
 
-static uint8_t buf[GUEST], expected[GUEST];
+static uint8_t buf[GUEST];
 static struct mem_layers below;
 static struct mem_disk base;
 
@@ -61,7 +61,7 @@ static struct rig *built(void **state, bool has_base)
     set_entry(rig, 1, rig_data_off(rig, 1) | QC_ENTRY_COPIED, subs(0, 32));
     set_entry(rig, 2, rig_data_off(rig, 2) | QC_ENTRY_COPIED, 0);
     set_entry(rig, 3, 0, subs(0, 32) << 32);
-    memset(expected, 0, sizeof(expected));
+    content_begin(GUEST);
     if (has_base) {
         image_set_below(&rig->disk, "base", "raw");
         layers_init(&below);
@@ -78,23 +78,8 @@ static struct rig *built(void **state, bool has_base)
     }
     memcpy(expected + 2 * SUB, rig->disk.bytes + rig_data_off(rig, 0) + 2 * SUB, 4 * SUB);
     memcpy(expected + CLUSTER, rig->disk.bytes + rig_data_off(rig, 1), CLUSTER);
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
+    rig_open_ok(rig);
     return rig;
-}
-
-static void expect_content(struct rig *rig)
-{
-    assert_int_equal(qc_read(&rig->image, 0, buf, GUEST), QC_OK);
-    assert_memory_equal(buf, expected, GUEST);
-}
-
-static void expect_durable(struct rig *rig)
-{
-    expect_content(rig);
-    assert_int_equal(qc_settle(&rig->image), QC_OK);
-    assert_int_equal(rig_open(rig), QC_OK);
-    expect_content(rig);
 }
 
 /* Writes, and requires that so many bytes of data went to the disk for it. */
@@ -102,10 +87,7 @@ static void write_costing(struct rig *rig, uint64_t guest_off, size_t len, uint6
 {
     uint64_t before = rig->disk.write_bytes;
 
-    for (size_t i = 0; i < len; i++)
-        buf[i] = (uint8_t)(i * 5 + 3);
-    memcpy(expected + guest_off, buf, len);
-    assert_int_equal(qc_write(&rig->image, guest_off, buf, len), QC_OK);
+    write_ok(rig, guest_off, len, 3);
     assert_int_equal(rig->disk.write_bytes - before, bytes);
 }
 

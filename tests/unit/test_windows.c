@@ -17,21 +17,6 @@
 
 static uint8_t buf[PIECE];
 
-static void open_ok(struct rig *rig)
-{
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
-}
-
-/* From here on the pool has hardly any pages; until the image is opened again. */
-static void make_small(struct rig *rig)
-{
-    rig->cache.pages_count = PAGES_FEW;
-    rig->cache.lend_pages_max = 1;
-    rig->image.epoch.records_max = QC_RECORDS_PER_PAGE;
-    qc_cache_reset(&rig->cache);
-}
-
 static void write_pieces(struct rig *rig, uint64_t from, uint64_t to, unsigned salt)
 {
     for (uint64_t off = from; off < to; off += PIECE) {
@@ -53,7 +38,7 @@ static void expect_pieces(struct rig *rig, uint64_t from, uint64_t to, unsigned 
 static void build(struct rig *rig)
 {
     rig_build(rig, 3, 9, GUEST, 0);
-    open_ok(rig);
+    rig_open_ok(rig);
     write_pieces(rig, 0, GUEST, 1);
     assert_int_equal(qc_settle(&rig->image), QC_OK);
 }
@@ -62,7 +47,7 @@ static void expect_sound(struct rig *rig)
 {
     struct qc_check_result result;
 
-    open_ok(rig);
+    rig_open_ok(rig);
     assert_int_equal(qc_check(&rig->image, QC_FIX_NOTHING, NULL, NULL, &result), QC_OK);
     shape_expect(&result, 0, 0);
 }
@@ -73,8 +58,8 @@ static void expect_repair(struct rig *rig, uint64_t corruptions, uint64_t leaks)
     struct qc_check_result result;
 
     for (unsigned fix = QC_FIX_NOTHING; fix <= QC_FIX_ALL; fix += QC_FIX_ALL) {
-        open_ok(rig);
-        make_small(rig);
+        rig_open_ok(rig);
+        rig_shrink(rig, PAGES_FEW);
         assert_int_equal(qc_check(&rig->image, (enum qc_check_fix)fix, NULL, NULL, &result), QC_OK);
         shape_expect(&result, fix == QC_FIX_ALL ? 0 : corruptions, fix == QC_FIX_ALL ? 0 : leaks);
     }
@@ -89,21 +74,21 @@ static void snapshots_go_window_by_window(void **state)
     build(rig);
     for (unsigned i = 0; i < MANY_SHARES; i++) {
         snprintf(name, sizeof(name), "s%u", i);
-        open_ok(rig);
-        make_small(rig);
+        rig_open_ok(rig);
+        rig_shrink(rig, PAGES_FEW);
         assert_int_equal(qc_snapshot_create(&rig->image, name, 1, 2), QC_OK);
     }
     expect_sound(rig);
     write_pieces(rig, 0, GUEST / 2, 2);
     assert_int_equal(qc_settle(&rig->image), QC_OK);
-    make_small(rig);
+    rig_shrink(rig, PAGES_FEW);
     assert_int_equal(qc_snapshot_apply(&rig->image, "s3"), QC_OK);
     expect_sound(rig);
     expect_pieces(rig, 0, GUEST, 1);
     for (unsigned i = 0; i < MANY_SHARES; i++) {
         snprintf(name, sizeof(name), "s%u", i);
-        open_ok(rig);
-        make_small(rig);
+        rig_open_ok(rig);
+        rig_shrink(rig, PAGES_FEW);
         assert_int_equal(qc_snapshot_delete(&rig->image, name), QC_OK);
     }
     expect_sound(rig);
@@ -119,13 +104,13 @@ static void long_l1_tables_are_copied(void **state)
     assert_int_equal(qc_resize(&rig->image, 1024 * 64 * CLUSTER), QC_OK);
     write_pieces(rig, FAR, FAR + PIECE, 1);
     assert_int_equal(qc_settle(&rig->image), QC_OK);
-    make_small(rig);
+    rig_shrink(rig, PAGES_FEW);
     assert_int_equal(qc_snapshot_create(&rig->image, "one", 1, 2), QC_OK);
     expect_sound(rig);
     write_pieces(rig, 0, GUEST, 2);
     write_pieces(rig, FAR, FAR + PIECE, 2);
     assert_int_equal(qc_settle(&rig->image), QC_OK);
-    make_small(rig);
+    rig_shrink(rig, PAGES_FEW);
     assert_int_equal(qc_snapshot_apply(&rig->image, "one"), QC_OK);
     expect_sound(rig);
     expect_pieces(rig, 0, GUEST, 1);
@@ -174,7 +159,7 @@ static void damage_is_repaired_window_by_window(void **state)
     put_be64(l1 + 8, l2_off | SHAPE_COPIED);
     put_be64(rig->disk.bytes + l2_off, UINT64_C(1) << 40 | SHAPE_COPIED);
     assert_int_equal(rig_open(rig), QC_OK);
-    make_small(rig);
+    rig_shrink(rig, PAGES_FEW);
     assert_int_equal(qc_check(&rig->image, QC_FIX_ALL, NULL, NULL, &result), QC_OK);
     shape_expect(&result, 0, 0);
     expect_sound(rig);

@@ -3,7 +3,7 @@
  * Writing, erasing and flushing on images small enough to look at: what lands where, what is
  * copied, what one flush costs, and every reason not to write. Cuts and failures are tests/crash's.
  */
-#include "support.h"
+#include "content.h"
 
 #include "../../core/bytes.h"
 
@@ -12,13 +12,7 @@
 #define CLUSTER 4096u
 #define GUEST   (64u * CLUSTER)
 
-static uint8_t buf[GUEST], expected[GUEST];
-
-static void fill(uint8_t *bytes, size_t len, unsigned salt)
-{
-    for (size_t i = 0; i < len; i++)
-        bytes[i] = (uint8_t)(i * 31 + (i >> 8) * 7 + salt);
-}
+static uint8_t buf[GUEST];
 
 /* 4 KiB clusters, the first four mapped in order; expected holds what the guest sees. */
 static struct rig *mapped(void **state)
@@ -26,36 +20,11 @@ static struct rig *mapped(void **state)
     struct rig *rig = *state;
 
     rig_build(rig, 3, 12, GUEST, 4);
-    memset(expected, 0, sizeof(expected));
-    for (unsigned i = 0; i < 4; i++)
-        rig_set_l2(rig, i, rig_data_off(rig, i) | COPIED);
+    content_begin(GUEST);
+    rig_map(rig, 4);
     memcpy(expected, rig->disk.bytes + rig_data_off(rig, 0), 4 * CLUSTER);
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_string_equal(qc_readonly_reason(&rig->image), "");
+    rig_open_ok(rig);
     return rig;
-}
-
-static void write_ok(struct rig *rig, uint64_t guest_off, size_t len, unsigned salt)
-{
-    fill(buf, len, salt);
-    memcpy(expected + guest_off, buf, len);
-    assert_int_equal(qc_write(&rig->image, guest_off, buf, len), QC_OK);
-}
-
-static void expect_content(struct rig *rig)
-{
-    assert_int_equal(qc_read(&rig->image, 0, buf, GUEST), QC_OK);
-    assert_memory_equal(buf, expected, GUEST);
-}
-
-/* What the guest sees is the same now, after a flush, and to whoever opens the disk anew. */
-static void expect_durable(struct rig *rig)
-{
-    expect_content(rig);
-    assert_int_equal(qc_settle(&rig->image), QC_OK);
-    expect_content(rig);
-    assert_int_equal(rig_open(rig), QC_OK);
-    expect_content(rig);
 }
 
 static uint64_t l2_entry(const struct rig *rig, unsigned index)
@@ -377,7 +346,7 @@ static void failed_write_does_not_come_back(void **state)
 
     image_build(&rig->disk, 3, 14, 1 << 20, 0);
     assert_int_equal(rig_open(rig), QC_OK);
-    memset(expected, 0, sizeof(expected));
+    content_begin(GUEST);
     write_ok(rig, 0, 1024, 1);
     fill(buf, 4096, 2);
     rig->disk.fail_write_at = rig->disk.writes_count + 1;

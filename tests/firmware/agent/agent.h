@@ -20,6 +20,9 @@
 #define AGENT_BUFFER_BYTES (8u << 20)
 /* Room after the buffer's end, for reads into misaligned places. */
 #define AGENT_SLACK_BYTES 8192u
+#define FILE_READ         EFI_FILE_MODE_READ
+#define FILE_CHANGE       (EFI_FILE_MODE_READ | EFI_FILE_MODE_WRITE)
+#define FILE_CREATE       (EFI_FILE_MODE_CREATE | FILE_CHANGE)
 
 /* What the orders share: the firmware's tables, the driver under test, the disk chosen by select.
  */
@@ -58,6 +61,8 @@ void say_hex(const char *key, uint64_t value);
 void say_status(const char *key, EFI_STATUS status);
 void say_wide(const char *key, const CHAR16 *text);
 void say_end(void);
+/* A whole line: the order with its colon, and how it went. */
+void say_answer(const char *order, EFI_STATUS status);
 
 /* find.c */
 /* Handles that have protocol (NULL: all handles) into the shared list; how many. */
@@ -84,10 +89,21 @@ uint32_t crc32_more(uint32_t crc, const uint8_t *bytes, size_t len);
 void pattern(uint8_t *buf, uint64_t seed, uint64_t first_sector, size_t sectors_count);
 /* One line "check NAME PASS" or FAIL; right also means that the task priority is as it was. */
 void judge(const char *name, EFI_STATUS got, EFI_STATUS want);
-/* A file of the volume inside the image; mode as EFI_FILE_PROTOCOL.Open wants it. */
+/*
+ * blocks.c: where a request of count blocks has its bytes, in a buffer so many times as far off as
+ * the disk allows. NULL where there is no disk, or no room: that was said.
+ */
+uint8_t *find_room(EFI_BLOCK_IO_PROTOCOL *blocks, const char *count, const char *times,
+                   size_t *ret_len);
+
+/* files.c. EFI_NO_MEDIA: the handle, which may be NULL, is no volume's. */
+EFI_STATUS open_root(EFI_HANDLE volume, EFI_FILE_HANDLE *ret_root);
+/* A file of the volume inside the image; mode is FILE_READ, or one of the other two. */
 EFI_STATUS open_file(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file);
-/* The same of the volume that lies on the chosen disk itself (volumes.c). */
+/* The same of the volume that lies on the chosen disk itself. */
 EFI_STATUS open_own(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file);
+/* Gives a file a new name, or where that is NULL a size, and closes it. */
+EFI_STATUS change_info(EFI_FILE_HANDLE file, const char *new_name, uint64_t size_bytes);
 
 /*
  * ways.c: a call in the way that the script chose. blocks NULL: the child's function gets NULL as

@@ -10,9 +10,8 @@
 
 #include "../../../efi/proto/qcow2_control.h"
 
-#define NAME_CHARS_MAX 128u
-#define SECTOR_BYTES   512u
-#define ROUND_SECTORS  64u
+#define SECTOR_BYTES  512u
+#define ROUND_SECTORS 64u
 
 static EFI_GUID guid_driver = QCOW2_DRIVER_GUID;
 static EFI_HANDLE outer; /* the volume */
@@ -155,7 +154,7 @@ static EFI_STATUS touch(const char *name, uint64_t round)
     EFI_FILE_HANDLE file;
     UINTN len = sizeof(sector);
     agent.parent = outer;
-    EFI_STATUS status = open_own(name, EFI_FILE_MODE_READ | EFI_FILE_MODE_WRITE, &file);
+    EFI_STATUS status = open_own(name, FILE_CHANGE, &file);
     if (status != EFI_SUCCESS)
         return status;
     pattern(sector, round, 0, 1);
@@ -219,28 +218,9 @@ void order_rounds(char **words)
 /* Changes what the file system driver says of a file: its name, or its size. */
 static EFI_STATUS set_info(const char *name, const char *new_name, uint64_t size_bytes)
 {
-    static uint8_t bytes[sizeof(EFI_FILE_INFO) + 2 * NAME_CHARS_MAX];
-    static EFI_GUID guid_info = EFI_FILE_INFO_ID;
-    EFI_FILE_INFO *info = (EFI_FILE_INFO *)(void *)bytes;
-    UINTN len = sizeof(bytes);
     EFI_FILE_HANDLE file;
-    EFI_STATUS status = open_own(name, EFI_FILE_MODE_READ | EFI_FILE_MODE_WRITE, &file);
-    if (status != EFI_SUCCESS)
-        return status;
-    status = file->GetInfo(file, &guid_info, &len, bytes);
-    if (new_name != NULL) {
-        size_t i = 0;
-        for (; new_name[i] != '\0' && i < NAME_CHARS_MAX - 1; i++)
-            info->FileName[i] = (CHAR16)new_name[i];
-        info->FileName[i] = 0;
-    } else {
-        info->FileSize = size_bytes;
-    }
-    info->Size = sizeof(bytes);
-    if (status == EFI_SUCCESS)
-        status = file->SetInfo(file, &guid_info, sizeof(bytes), bytes);
-    EFI_STATUS closed = file->Close(file);
-    return status == EFI_SUCCESS ? closed : status;
+    EFI_STATUS status = open_own(name, FILE_CHANGE, &file);
+    return status == EFI_SUCCESS ? change_info(file, new_name, size_bytes) : status;
 }
 
 /* move NAME NEWNAME */

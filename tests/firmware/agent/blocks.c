@@ -36,25 +36,34 @@ uint32_t crc32_more(uint32_t crc, const uint8_t *bytes, size_t len)
     return ~crc;
 }
 
+uint8_t *find_room(EFI_BLOCK_IO_PROTOCOL *blocks, const char *count, const char *times,
+                   size_t *ret_len)
+{
+    if (blocks == NULL) {
+        say(" none");
+        return NULL;
+    }
+    size_t align = blocks->Media->IoAlign > 1 ? blocks->Media->IoAlign : 1;
+    size_t len = number(count) * blocks->Media->BlockSize;
+    if (len > AGENT_BUFFER_BYTES) {
+        say(" toolong");
+        return NULL;
+    }
+    *ret_len = len;
+    return agent_buffer + number(times) * align % AGENT_SLACK_BYTES;
+}
+
 /* read child|parent LBA COUNT [OFF]: into a buffer OFF times as far off as the disk allows. */
 void order_read(char **words)
 {
     EFI_BLOCK_IO_PROTOCOL *blocks = find_named(words[1]);
+    size_t len;
     say("read:");
-    if (blocks == NULL) {
-        say(" none");
-    } else {
-        size_t align = blocks->Media->IoAlign > 1 ? blocks->Media->IoAlign : 1;
-        uint8_t *buf = agent_buffer + number(words[4]) * align % AGENT_SLACK_BYTES;
-        size_t len = number(words[3]) * blocks->Media->BlockSize;
-        if (len > AGENT_BUFFER_BYTES) {
-            say(" toolong");
-        } else {
-            EFI_STATUS status =
-                way_read(blocks, blocks->Media->MediaId, number(words[2]), len, buf);
-            say_status("status", status);
-            say_hex("crc", status == EFI_SUCCESS ? crc32_more(0, buf, len) : 0);
-        }
+    uint8_t *buf = find_room(blocks, words[3], words[4], &len);
+    if (buf != NULL) {
+        EFI_STATUS status = way_read(blocks, blocks->Media->MediaId, number(words[2]), len, buf);
+        say_status("status", status);
+        say_hex("crc", status == EFI_SUCCESS ? crc32_more(0, buf, len) : 0);
     }
     say_end();
 }
@@ -94,7 +103,7 @@ void order_file(char **words)
     EFI_FILE_HANDLE file;
     uint32_t crc = 0;
     uint64_t total = 0;
-    EFI_STATUS status = open_file(words[1], EFI_FILE_MODE_READ, &file);
+    EFI_STATUS status = open_file(words[1], FILE_READ, &file);
     if (status == EFI_SUCCESS) {
         UINTN len;
         do {

@@ -28,21 +28,14 @@ void pattern(uint8_t *buf, uint64_t seed, uint64_t first_sector, size_t sectors_
 void order_write(char **words)
 {
     EFI_BLOCK_IO_PROTOCOL *blocks = find_named(words[1]);
+    uint64_t lba = number(words[2]);
+    size_t len;
     say("write:");
-    if (blocks == NULL) {
-        say(" none");
-    } else {
-        size_t align = blocks->Media->IoAlign > 1 ? blocks->Media->IoAlign : 1;
-        uint8_t *buf = agent_buffer + number(words[5]) * align % AGENT_SLACK_BYTES;
-        uint64_t lba = number(words[2]);
-        size_t len = number(words[3]) * blocks->Media->BlockSize;
-        if (len > AGENT_BUFFER_BYTES) {
-            say(" toolong");
-        } else {
-            pattern(buf, number(words[4]), lba * blocks->Media->BlockSize / SECTOR_BYTES,
-                    len / SECTOR_BYTES);
-            say_status("status", way_write(blocks, blocks->Media->MediaId, lba, len, buf));
-        }
+    uint8_t *buf = find_room(blocks, words[3], words[5], &len);
+    if (buf != NULL) {
+        pattern(buf, number(words[4]), lba * blocks->Media->BlockSize / SECTOR_BYTES,
+                len / SECTOR_BYTES);
+        say_status("status", way_write(blocks, blocks->Media->MediaId, lba, len, buf));
     }
     say_end();
 }

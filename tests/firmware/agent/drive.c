@@ -72,9 +72,7 @@ void order_unload(char **words)
     EFI_STATUS status = agent.bs->UnloadImage(agent.driver);
     if (status == EFI_SUCCESS)
         agent.driver = NULL;
-    say("unload:");
-    say_status("status", status);
-    say_end();
+    say_answer("unload:", status);
 }
 
 void order_connect(char **words)
@@ -195,9 +193,7 @@ void order_stop(char **words)
     (void)words;
     if (binding != NULL && find_child(&child) != NULL)
         status = binding->Stop(binding, agent.parent, 1, &child);
-    say("stop:");
-    say_status("status", status);
-    say_end();
+    say_answer("stop:", status);
 }
 
 /* hold, hold end: the agent has the child's Erase Block open as a driver that never lets go. */

@@ -102,9 +102,7 @@ void order_signal(char **words)
         status = agent.bs->SignalEvent(event);
         agent.bs->CloseEvent(event);
     }
-    say("signal:");
-    say_status("status", status);
-    say_end();
+    say_answer("signal:", status);
 }
 
 static EFI_CLOSE_PROTOCOL real_close;
@@ -185,7 +183,5 @@ void order_interrupt(char **words)
 void order_answered(char **words)
 {
     (void)words;
-    say("answered:");
-    say_status("status", back_status);
-    say_end();
+    say_answer("answered:", back_status);
 }

@@ -2,7 +2,7 @@
 /*
  * Orders on the files of the volume inside the image, all through the firmware's own file system
  * driver: the most demanding writer that an image has here. And one on the volume that the agent
- * and the driver come from.
+ * and the driver come from. How files are opened, on whichever volume, is here too.
  */
 #include "agent.h"
 
@@ -19,15 +19,19 @@ static void widen(CHAR16 *wide, const char *name)
     wide[i] = 0;
 }
 
-EFI_STATUS open_file(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file)
+EFI_STATUS open_root(EFI_HANDLE volume, EFI_FILE_HANDLE *ret_root)
 {
-    EFI_FILE_IO_INTERFACE *volume = find_protocol(find_volume(), &guid_files);
+    EFI_FILE_IO_INTERFACE *files = find_protocol(volume, &guid_files);
+    return files == NULL ? EFI_NO_MEDIA : files->OpenVolume(files, ret_root);
+}
+
+static EFI_STATUS open_of(EFI_HANDLE volume, const char *name, uint64_t mode,
+                          EFI_FILE_HANDLE *ret_file)
+{
     CHAR16 wide[NAME_CHARS_MAX];
     EFI_FILE_HANDLE root;
-    if (volume == NULL)
-        return EFI_NO_MEDIA;
+    EFI_STATUS status = open_root(volume, &root);
     widen(wide, name);
-    EFI_STATUS status = volume->OpenVolume(volume, &root);
     if (status != EFI_SUCCESS)
         return status;
     status = root->Open(root, ret_file, wide, mode, 0);
@@ -35,17 +39,32 @@ EFI_STATUS open_file(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file)
     return status;
 }
 
-static EFI_STATUS create_file(const char *name, EFI_FILE_HANDLE *ret_file)
+EFI_STATUS open_file(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file)
 {
-    return open_file(name, EFI_FILE_MODE_CREATE | EFI_FILE_MODE_WRITE | EFI_FILE_MODE_READ,
-                     ret_file);
+    return open_of(find_volume(), name, mode, ret_file);
 }
 
-static void answer(const char *order, EFI_STATUS status)
+EFI_STATUS open_own(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file)
 {
-    say(order);
-    say_status("status", status);
-    say_end();
+    return open_of(agent.parent, name, mode, ret_file);
+}
+
+EFI_STATUS change_info(EFI_FILE_HANDLE file, const char *new_name, uint64_t size_bytes)
+{
+    static uint8_t bytes[sizeof(EFI_FILE_INFO) + 2 * NAME_CHARS_MAX];
+    static EFI_GUID guid_info = EFI_FILE_INFO_ID;
+    EFI_FILE_INFO *info = (EFI_FILE_INFO *)(void *)bytes;
+    UINTN len = sizeof(bytes);
+    EFI_STATUS status = file->GetInfo(file, &guid_info, &len, bytes);
+    if (new_name != NULL)
+        widen(info->FileName, new_name);
+    else
+        info->FileSize = size_bytes;
+    info->Size = sizeof(bytes);
+    if (status == EFI_SUCCESS)
+        status = file->SetInfo(file, &guid_info, sizeof(bytes), bytes);
+    EFI_STATUS closed = file->Close(file);
+    return status == EFI_SUCCESS ? closed : status;
 }
 
 /* put NAME BYTES SEED: a new file with the pattern as its content. */
@@ -55,44 +74,33 @@ void order_put(char **words)
     UINTN len = number(words[2]);
     EFI_STATUS status = len > AGENT_BUFFER_BYTES ? EFI_BAD_BUFFER_SIZE : EFI_SUCCESS;
     if (status == EFI_SUCCESS)
-        status = create_file(words[1], &file);
+        status = open_file(words[1], FILE_CREATE, &file);
     if (status == EFI_SUCCESS) {
         pattern(agent_buffer, number(words[3]), 0, (len + SECTOR_BYTES - 1) / SECTOR_BYTES);
         status = file->Write(file, &len, agent_buffer);
         EFI_STATUS closed = file->Close(file);
         status = status == EFI_SUCCESS ? closed : status;
     }
-    answer("put:", status);
+    say_answer("put:", status);
 }
 
 /* rename NAME NEWNAME: within its folder. */
 void order_rename(char **words)
 {
-    static uint8_t bytes[sizeof(EFI_FILE_INFO) + 2 * NAME_CHARS_MAX];
-    static EFI_GUID guid_info = EFI_FILE_INFO_ID;
-    EFI_FILE_INFO *info = (EFI_FILE_INFO *)(void *)bytes;
-    UINTN len = sizeof(bytes);
     EFI_FILE_HANDLE file;
-    EFI_STATUS status = open_file(words[1], EFI_FILE_MODE_READ | EFI_FILE_MODE_WRITE, &file);
-    if (status == EFI_SUCCESS) {
-        status = file->GetInfo(file, &guid_info, &len, bytes);
-        if (status == EFI_SUCCESS) {
-            widen(info->FileName, words[2]);
-            info->Size = sizeof(bytes);
-            status = file->SetInfo(file, &guid_info, sizeof(bytes), bytes);
-        }
-        file->Close(file);
-    }
-    answer("rename:", status);
+    EFI_STATUS status = open_file(words[1], FILE_CHANGE, &file);
+    if (status == EFI_SUCCESS)
+        status = change_info(file, words[2], 0);
+    say_answer("rename:", status);
 }
 
 void order_delete(char **words)
 {
     EFI_FILE_HANDLE file;
-    EFI_STATUS status = open_file(words[1], EFI_FILE_MODE_READ | EFI_FILE_MODE_WRITE, &file);
+    EFI_STATUS status = open_file(words[1], FILE_CHANGE, &file);
     if (status == EFI_SUCCESS)
         status = file->Delete(file);
-    answer("delete:", status);
+    say_answer("delete:", status);
 }
 
 /* copy SOURCE TARGET: in pieces that are no whole clusters of anything. */
@@ -100,9 +108,9 @@ void order_copy(char **words)
 {
     EFI_FILE_HANDLE source, target;
     UINTN len = 1;
-    EFI_STATUS status = open_file(words[1], EFI_FILE_MODE_READ, &source);
+    EFI_STATUS status = open_file(words[1], FILE_READ, &source);
     if (status == EFI_SUCCESS) {
-        status = create_file(words[2], &target);
+        status = open_file(words[2], FILE_CREATE, &target);
         if (status == EFI_SUCCESS) {
             while (status == EFI_SUCCESS && len != 0) {
                 len = COPY_BYTES - 1;
@@ -115,7 +123,7 @@ void order_copy(char **words)
         }
         source->Close(source);
     }
-    answer("copy:", status);
+    say_answer("copy:", status);
 }
 
 static EFI_STATUS append_line(EFI_FILE_HANDLE file, char **words)
@@ -143,15 +151,13 @@ static EFI_STATUS append_line(EFI_FILE_HANDLE file, char **words)
  */
 void order_config(char **words)
 {
-    const uint64_t create = EFI_FILE_MODE_CREATE | EFI_FILE_MODE_WRITE | EFI_FILE_MODE_READ;
     EFI_LOADED_IMAGE *self = find_protocol(agent.image, &guid_loaded_image);
-    EFI_FILE_IO_INTERFACE *volume = find_protocol(self->DeviceHandle, &guid_files);
     EFI_FILE_HANDLE root, folder, file;
-    EFI_STATUS status = volume->OpenVolume(volume, &root);
+    EFI_STATUS status = open_root(self->DeviceHandle, &root);
     if (status == EFI_SUCCESS) {
-        status = root->Open(root, &folder, L"EFI\\qcow2", create, EFI_FILE_DIRECTORY);
+        status = root->Open(root, &folder, L"EFI\\qcow2", FILE_CREATE, EFI_FILE_DIRECTORY);
         if (status == EFI_SUCCESS) {
-            status = folder->Open(folder, &file, L"qcow2.conf", create, 0);
+            status = folder->Open(folder, &file, L"qcow2.conf", FILE_CREATE, 0);
             if (status == EFI_SUCCESS) {
                 status = append_line(file, words);
                 file->Close(file);
@@ -160,5 +166,5 @@ void order_config(char **words)
         }
         root->Close(root);
     }
-    answer("config:", status);
+    say_answer("config:", status);
 }

@@ -34,9 +34,7 @@ void order_wait(char **words)
         status = agent.bs->WaitForEvent(1, &timer, &index);
         agent.bs->CloseEvent(timer);
     }
-    say("wait:");
-    say_status("status", status);
-    say_end();
+    say_answer("wait:", status);
 }
 
 static void EFIAPI on_deadline(EFI_EVENT event, void *context)

@@ -90,3 +90,10 @@ void say_end(void)
 {
     say("\n");
 }
+
+void say_answer(const char *order, EFI_STATUS status)
+{
+    say(order);
+    say_status("status", status);
+    say_end();
+}

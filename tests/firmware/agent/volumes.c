@@ -6,36 +6,9 @@
  */
 #include "agent.h"
 
-#define NAME_CHARS_MAX 128u
-#define SECTOR_BYTES   512u
+#define SECTOR_BYTES 512u
 
 static EFI_FILE_HANDLE held; /* by edit, until sync */
-
-EFI_STATUS open_own(const char *name, uint64_t mode, EFI_FILE_HANDLE *ret_file)
-{
-    EFI_FILE_IO_INTERFACE *volume = find_protocol(agent.parent, &guid_files);
-    CHAR16 wide[NAME_CHARS_MAX];
-    EFI_FILE_HANDLE root;
-    size_t i = 0;
-    if (volume == NULL)
-        return EFI_NO_MEDIA;
-    for (; name[i] != '\0' && i < NAME_CHARS_MAX - 1; i++)
-        wide[i] = (CHAR16)name[i];
-    wide[i] = 0;
-    EFI_STATUS status = volume->OpenVolume(volume, &root);
-    if (status != EFI_SUCCESS)
-        return status;
-    status = root->Open(root, ret_file, wide, mode, 0);
-    root->Close(root);
-    return status;
-}
-
-static void answer(const char *order, EFI_STATUS status)
-{
-    say(order);
-    say_status("status", status);
-    say_end();
-}
 
 /*
  * edit NAME OFF BYTES SEED [held]: writes the pattern there, in a new file if need be. With held
@@ -47,8 +20,7 @@ void order_edit(char **words)
     UINTN len = number(words[3]);
     EFI_STATUS status = len > AGENT_BUFFER_BYTES ? EFI_BAD_BUFFER_SIZE : EFI_SUCCESS;
     if (status == EFI_SUCCESS)
-        status = open_own(words[1], EFI_FILE_MODE_CREATE | EFI_FILE_MODE_WRITE | EFI_FILE_MODE_READ,
-                          &file);
+        status = open_own(words[1], FILE_CREATE, &file);
     if (status == EFI_SUCCESS) {
         pattern(agent_buffer, number(words[4]), 0, (len + SECTOR_BYTES - 1) / SECTOR_BYTES);
         status = file->SetPosition(file, number(words[2]));
@@ -61,7 +33,7 @@ void order_edit(char **words)
             status = status == EFI_SUCCESS ? closed : status;
         }
     }
-    answer("edit:", status);
+    say_answer("edit:", status);
 }
 
 /* sync: closes the file that edit held, which flushes its volume. */
@@ -70,21 +42,20 @@ void order_sync(char **words)
     (void)words;
     EFI_STATUS status = held == NULL ? EFI_NOT_STARTED : held->Close(held);
     held = NULL;
-    answer("sync:", status);
+    say_answer("sync:", status);
 }
 
 /* settle: flushes the volume through its root, as who is about to attach a file of it would. */
 void order_settle(char **words)
 {
-    EFI_FILE_IO_INTERFACE *volume = find_protocol(agent.parent, &guid_files);
     EFI_FILE_HANDLE root;
     (void)words;
-    EFI_STATUS status = volume == NULL ? EFI_NO_MEDIA : volume->OpenVolume(volume, &root);
+    EFI_STATUS status = open_root(agent.parent, &root);
     if (status == EFI_SUCCESS) {
         status = root->Flush(root);
         root->Close(root);
     }
-    answer("settle:", status);
+    say_answer("settle:", status);
 }
 
 /* peek NAME OFF BYTES: as the file system driver has it. */
@@ -93,7 +64,7 @@ void order_peek(char **words)
     EFI_FILE_HANDLE file;
     UINTN len = number(words[3]) % (AGENT_BUFFER_BYTES + 1);
     uint32_t crc = 0;
-    EFI_STATUS status = open_own(words[1], EFI_FILE_MODE_READ, &file);
+    EFI_STATUS status = open_own(words[1], FILE_READ, &file);
     if (status == EFI_SUCCESS) {
         status = file->SetPosition(file, number(words[2]));
         if (status == EFI_SUCCESS)
@@ -113,8 +84,8 @@ void order_peek(char **words)
 void order_remove(char **words)
 {
     EFI_FILE_HANDLE file;
-    EFI_STATUS status = open_own(words[1], EFI_FILE_MODE_READ | EFI_FILE_MODE_WRITE, &file);
+    EFI_STATUS status = open_own(words[1], FILE_CHANGE, &file);
     if (status == EFI_SUCCESS)
         status = file->Delete(file);
-    answer("remove:", status);
+    say_answer("remove:", status);
 }
