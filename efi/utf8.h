@@ -25,7 +25,8 @@ static inline size_t utf8_put(char out[UTF8_BYTES_MAX], CHAR16 c)
 }
 
 /*
- * The next character, 0 at the end; *text is moved on. What is no UTF-8, or lies outside of UCS-2,
+ * The next character, 0 at the end; *text is moved on. What is no UTF-8 (a character in more bytes
+ * than it needs among it, so that no name is spelled in two ways), or lies outside of UCS-2,
  * becomes a question mark.
  */
 static inline CHAR16 utf8_next(const char **text)
@@ -42,7 +43,7 @@ static inline CHAR16 utf8_next(const char **text)
     for (; i <= more && (bytes[i] & 0xc0) == 0x80; i++)
         point = point << 6 | (bytes[i] & 0x3f);
     *text += i;
-    return more % 3 == 0 || i <= more || point == 0 ? L'?' : (CHAR16)point;
+    return more % 3 == 0 || i <= more || point < 1u << (3 + 4 * more) ? L'?' : (CHAR16)point;
 }
 
 #endif

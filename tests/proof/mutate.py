@@ -250,13 +250,16 @@ class Tests:
         except ProcessLookupError:
             return process.wait() != 0
 
-    def killer(self, environment, seconds_max):
-        """The number of the first that fails, or None; what finds most a second is asked first."""
+    def killer(self, environment, is_listed):
+        """The number of the first that fails, or None; what finds most a second is asked first.
+        Of a change that is listed as equivalent a test must say so twice: where other machines
+        take this one's processors away, a quick run may seem to hang."""
         def rate(i):
             return (self.kills[i] + 1) / (self.seconds[i] + 0.02)
+        seconds_max = LISTED_S if is_listed else RUN_TIMEOUT_S
         asked = [i for i in range(len(self.commands)) if self.seconds[i] <= seconds_max]
         for i in sorted(asked, key=rate, reverse=True):
-            if self.fails(i, environment):
+            if self.fails(i, environment) and (not is_listed or self.fails(i, environment)):
                 with self.lock:
                     self.kills[i] += 1
                 return i
@@ -305,8 +308,7 @@ class Bench:
             if identity is None or identity in self.objects:
                 return "none"
             self.objects.add(identity)
-        seconds_max = LISTED_S if mutant.name in self.listed else RUN_TIMEOUT_S
-        killer = self.tests.killer(self.link(scratch), seconds_max)
+        killer = self.tests.killer(self.link(scratch), mutant.name in self.listed)
         return "survived" if killer is None else " ".join(self.tests.commands[killer])
 
 
