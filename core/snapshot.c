@@ -219,3 +219,46 @@ qc_status qc_snapshot_delete(struct qc_image *image, const char *id_or_name)
         status = delete (job, id_or_name);
     return qc_job_end(job, status);
 }
+
+/* Compares what both L1 tables say of the disk, in halves of the staging buffer. */
+static qc_status compare(struct qc_image *image, uint64_t a_off, uint64_t b_off, uint64_t bytes,
+                         bool *ret_is_same)
+{
+    uint32_t half = image->cache->staging_bytes / 2;
+    uint8_t *a = image->cache->staging, *b = a + half;
+    uint64_t differences = 0;
+
+    for (uint64_t off = 0, len; off < bytes && differences == 0; off += len) {
+        qc_status status;
+
+        len = qc_min(bytes - off, half);
+        status = qc_raw_read(image, a_off + off, a, (size_t)len);
+        if (status == QC_OK)
+            status = qc_raw_read(image, b_off + off, b, (size_t)len);
+        if (status != QC_OK)
+            return status;
+        for (uint32_t i = 0; i < len; i += ENTRY_BYTES)
+            differences |= (qc_be64(a + i) ^ qc_be64(b + i)) & ~QC_ENTRY_COPIED;
+    }
+    *ret_is_same = differences == 0;
+    return QC_OK;
+}
+
+qc_status qc_snapshot_is_disk(struct qc_image *image, const struct qc_snapshot *snapshot,
+                              bool *ret_is_disk)
+{
+    const struct qc_header *header = &image->top.header;
+    uint64_t entries = qc_units(qc_size(image), qc_l2_reach_bits(header));
+    qc_status status = qc_flush(image);
+
+    if (status == QC_OK)
+        status = qc_snapshot_check(image, snapshot);
+    if (status != QC_OK)
+        return status;
+    if (snapshot->guest_bytes / QC_SECTOR_BYTES != qc_size(image) / QC_SECTOR_BYTES) {
+        *ret_is_disk = false;
+        return QC_OK;
+    }
+    /* Both tables cover the disk; behind it are the VM's state, and room. */
+    return compare(image, header->l1_off, snapshot->l1_off, entries * ENTRY_BYTES, ret_is_disk);
+}

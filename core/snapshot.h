@@ -14,6 +14,7 @@
 #ifndef QC_SNAPSHOT_H
 #define QC_SNAPSHOT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "status.h"
@@ -57,6 +58,15 @@ qc_status qc_snapshot_find(struct qc_image *image, const char *id_or_name,
  */
 qc_status qc_snapshot_create(struct qc_image *image, const char *name, uint32_t date_sec,
                              uint32_t date_nsec);
+
+/*
+ * Whether the disk is what this snapshot of it holds: of the same size, by the same L2 tables. A
+ * table that a snapshot holds is never written in place, so nothing was written since it was made,
+ * or went back to. Flushes first. QC_IO, QC_CORRUPT, QC_UNSUPPORTED (its L1 table, as in
+ * qc_snapshot_apply).
+ */
+qc_status qc_snapshot_is_disk(struct qc_image *image, const struct qc_snapshot *snapshot,
+                              bool *ret_is_disk);
 
 /* Makes the disk what it was. QC_RANGE: no such snapshot; other errors as qc_snapshot_create. */
 qc_status qc_snapshot_apply(struct qc_image *image, const char *id_or_name);

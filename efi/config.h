@@ -6,7 +6,8 @@
  * out. `image NAME` begins an entry, and the keys behind it belong to it; timeout and default stand
  * anywhere. `base PARTUUID [raw|qcow2]` tells the format too where the image above does not;
  * `data PARTUUID` is the partition that holds the image's external data file, and has no other use;
- * `autosnapshot N` makes a snapshot before each boot and keeps the N newest of these.
+ * `autosnapshot N` makes a snapshot before each boot, but where nothing was written since the last
+ * one, and keeps the N newest of these.
  *
  * Promises: pure code, which any bytes may be given; a line that cannot be used is skipped and
  * remembered with its number and the reason, and nothing else is. Of several entries for one

@@ -230,19 +230,41 @@ static qc_status thin_out(struct qc_image *image, unsigned keep_count)
     return status;
 }
 
-/* A new snapshot comes before an old one goes. A boot is not kept from starting by its lack. */
+/*
+ * Whether one of those made here holds what the disk is now. One that cannot be compared does not:
+ * a snapshot too many does less harm than one too few.
+ */
+static bool find_same(struct qc_image *image, struct qc_snapshot *snapshot)
+{
+    uint64_t cursor = 0;
+    bool is_same = false;
+
+    while (!is_same && qc_snapshot_next(image, &cursor, snapshot) == QC_OK) {
+        if (is_auto_name(snapshot->name))
+            (void)qc_snapshot_is_disk(image, snapshot, &is_same);
+    }
+    return is_same;
+}
+
+/*
+ * A new snapshot comes before an old one goes, and none comes or goes where nothing was written: a
+ * system that starts over and over does not turn out the good ones. A boot is not kept from
+ * starting by the lack of one.
+ */
 static void keep_state(const struct config_entry *entry, const struct target *target)
 {
+    static struct qc_snapshot same;
     char name[sizeof(AUTO_PATTERN)];
     struct report_image *subject;
     uint32_t nsec, sec = clock_now(&nsec);
-    qc_status status;
+    qc_status status = QC_OK;
 
     make_auto_name(name, sec);
     if (opened_begin(target, entry->name, OPENED_CHANGE, &subject) != EXIT_GOOD)
         return;
-    status = qc_snapshot_create(subject->image, name, sec, nsec);
-    if (status == QC_OK) {
+    if (find_same(subject->image, &same)) {
+        say(entry->name, ": nothing was written since ", same.name);
+    } else if ((status = qc_snapshot_create(subject->image, name, sec, nsec)) == QC_OK) {
         say(entry->name, ": snapshot ", name);
         status = thin_out(subject->image, entry->autosnapshots_count);
     }
@@ -270,14 +292,23 @@ bool entries_states(const struct config_entry *entry, struct entries_states *sta
     static struct qc_snapshot snapshot;
     struct report_image *subject;
     uint64_t cursor = 0;
+    uint32_t older_count;
     qc_status status;
 
     states->menu.rows_count = 0;
     if (!find(entry, &target) ||
         opened_begin(&target, entry->name, OPENED_ALONE, &subject) != EXIT_GOOD)
         return false;
-    while ((status = qc_snapshot_next(subject->image, &cursor, &snapshot)) == QC_OK)
-        fill(&snapshot, states);
+    older_count = qc_info(subject->image)->snapshots_count;
+    older_count -= older_count < MENU_ROWS_MAX ? older_count : MENU_ROWS_MAX;
+    if (older_count > 0)
+        say(entry->name, " has too many snapshots: the newest are shown", "");
+    while ((status = qc_snapshot_next(subject->image, &cursor, &snapshot)) == QC_OK) {
+        if (older_count > 0)
+            older_count--;
+        else
+            fill(&snapshot, states);
+    }
     if (status != QC_RANGE)
         say(entry->name, ": ", qc_detail(subject->image));
     else if (states->menu.rows_count == 0)

@@ -13,7 +13,7 @@
 #include "firmware.h"
 #include "menu.h"
 
-/* The snapshots of an image, as many as a menu has rows. */
+/* The newest snapshots of an image, as many as a menu has rows. */
 struct entries_states {
     char ids[MENU_ROWS_MAX][QC_SNAPSHOT_ID_BYTES];
     struct menu menu; /* of the rows; the rest is the caller's */

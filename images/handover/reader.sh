@@ -96,7 +96,17 @@ handover_read() {
     handover_number=$(number "$1" $(($2 + 44)) 4)
     handover_partuuid=$(partuuid "$(number "$1" $(($2 + 43)) 1)" "$handover_number" \
         $(bytes "$1" $(($2 + 48)) 16))
-    handover_file=$(text "$1" "$texts" "$(number "$1" $(($2 + 64)) 2)")
+    length=$(number "$1" $(($2 + 64)) 2)
+    [ $((texts + length)) -le $(($2 + total)) ] || return 1
+    handover_file=$(text "$1" "$texts" "$length")
+    # It is looked up below the volume's root, said on the console, and cut by the shell.
+    handover_why="its file has no plain name"
+    for byte in $(bytes "$1" "$texts" "$length"); do
+        [ "$byte" -ge 32 ] && [ "$byte" -ne 127 ] || return 1
+    done
+    case $handover_kind$handover_file/ in
+    */../* | "$HANDOVER_FILE"[!/]*) return 1 ;;
+    esac
     handover_why=
 }
 

@@ -3,7 +3,9 @@
 
 import os
 import re
+import struct
 import subprocess
+import time
 
 import pytest
 
@@ -16,6 +18,7 @@ from images.menu import make_image
 from images.rollback import overwrite
 from menu import DOWN, ENTER, ESC, UP, choose, started
 from picture import SCREEN
+from terminal import Terminal
 
 SLOT = 0x11  # of the disks with an image on a partition
 LETTER_ROWS = 19  # of the firmware's font
@@ -23,6 +26,10 @@ FILE = "file \\vm\\{}.qcow2"
 COUNTS = "load_env\necho \"boots are [$boots]\"\nset boots=\"x$boots\"\nsave_env boots\n"
 BLANKS = r"\s{40}"  # what a row ends with
 KEY_BYTES_MAX = 400  # that a step in the menu sends over the line
+CLUSTER = 65536
+LISTED = 16  # rows of the list on such a terminal
+MENU_ROWS_MAX = 256
+KEYS = "Up, Down: choose   Enter: boot it read-only   r: go back to it   Esc: back"
 
 
 def image_of(folder, content, name):
@@ -178,17 +185,135 @@ def test_autosnapshot(rig, tmp_path):
     image = make_image(tmp_path, "auto")
     for name in ("boot-20200101-000000", "mine", "boot-20200102-000000", "boot-1"):
         disks.run("qemu-img", "snapshot", "-c", name, image)
+    overwrite(image, tmp_path / "auto.disk", b"inside auto", b"inside anew")
     disk = rig.container("auto", image, slot=SLOT)
     lines = ["timeout 0", "image auto", f"partition {disks.partition_guid('auto', 1)}",
              "autosnapshot 2"]
     command = started(tmp_path, rig.build, lines, attached=[disk])
     with Console(command, tmp_path) as console:
         said = console.wait(r"auto: snapshot boot-\d{8}-\d{6}")
-        console.wait("inside auto")
+        console.wait("inside anew")
     after = tmp_path / "after.qcow2"
     after.write_bytes(disks.partition_bytes(disk.path, 1))
     judge(after)
     assert snapshots(after) == ["mine", "boot-20200102-000000", "boot-1", said.split()[-1]]
+
+
+def test_autosnapshot_of_nothing(rig, tmp_path):
+    """Boots that write nothing make none and drop none; the one after a write does again."""
+    disk = rig.container("auto", make_image(tmp_path, "auto", COUNTS), slot=SLOT)
+    place = [f"partition {disks.partition_guid('auto', 1)}", "autosnapshot 2"]
+    lines = ["timeout 60", "image idle", *place, "loader \\EFI\\none.efi", "image busy", *place]
+    command = started(tmp_path, rig.build, lines, attached=[disk])
+    with Console(command, tmp_path) as console:
+        console.wait("Starts in")
+        console.type(ENTER)
+        first = console.wait(r"idle: snapshot boot-\d{8}-\d{6}").split()[-1]
+        console.wait("Esc: leave")
+        console.type(ENTER)
+        console.wait(f"idle: nothing was written since {first}")
+        console.wait("Esc: leave")
+        console.type(DOWN + ENTER)
+        console.wait(f"busy: nothing was written since {first}")
+        console.wait("inside auto")
+    with Console(command, tmp_path) as console:
+        console.wait("Starts in")
+        console.type(ENTER)
+        second = console.wait(r"idle: snapshot boot-\d{8}-\d{6}").split()[-1]
+        console.wait("no volume of a qcow2 image")
+    after = tmp_path / "after.qcow2"
+    after.write_bytes(disks.partition_bytes(disk.path, 1))
+    judge(after, leaks=True)  # the busy one's power was cut
+    assert snapshots(after) == [first, second] and first != second
+
+
+def make_states(folder, count):
+    """An image with so many snapshots s1, s2, ... of nothing, a second apart, of one L1 table."""
+    path = folder / f"of{count}.qcow2"
+    disks.run("qemu-img", "create", "-q", "-f", "qcow2", path, 8 * disks.MIB)
+    image = bytearray(path.read_bytes().ljust(4 * CLUSTER, b"\0"))
+    table = b""
+    for number in range(1, count + 1):
+        id_, name = f"{number}".encode(), f"s{number}".encode()
+        table += struct.pack(">QIHHIIQIIQQQ", 4 * CLUSTER, 1, len(id_), len(name), number, 0, 0, 0,
+                             24, 0, 8 * disks.MIB, 2 ** 64 - 1) + id_ + name
+        table += bytes(-len(table) % 8)
+    assert len(table) <= CLUSTER
+    image[60:72] = struct.pack(">IQ", count, 5 * CLUSTER)
+    counts = int.from_bytes(image[CLUSTER:CLUSTER + 8], "big") + 2 * 4
+    image[counts:counts + 4] = struct.pack(">HH", count, 1)
+    path.write_bytes(image + bytes(CLUSTER) + table.ljust(CLUSTER, b"\0"))
+    judge(path)
+    return path
+
+
+class States:
+    """The menu of an image's snapshots, on a terminal."""
+
+    def __init__(self, console, count):
+        self.console, self.terminal, self.fed = console, Terminal(), 0
+        self.count, self.selected = count, count
+        self.first = max(count - MENU_ROWS_MAX, 0) + 1
+        self.top = count - LISTED + 1
+
+    def is_seen(self):
+        """Whether all of the menu is in sight as it should be, and nothing else of it."""
+        self.terminal.feed(self.console.raw[self.fed:].decode("latin-1"))
+        self.fed = len(self.console.raw)
+        wanted = ["qcow2: snapshots", ""]
+        for number in range(self.top, self.top + LISTED):
+            date = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(number))
+            wanted.append(f"{' > ' if number == self.selected else '   '}{date}  s{number}")
+        rows = self.terminal.rows()
+        return rows[-len(wanted) - 4:] == wanted + ["", KEYS, "", ""]
+
+    def step(self, key, count=1):
+        """Rows up or down, over both ends; each is looked at."""
+        for _ in range(count):
+            self.console.type(key)
+            self.selected += 1 if key == DOWN else -1
+            if self.selected < self.first:
+                self.selected = self.count
+            if self.selected > self.count:
+                self.selected = self.first
+            self.top = max(min(self.top, self.selected), self.selected - LISTED + 1)
+            self.console.wait_for(self.is_seen, 30)
+
+
+def test_more_than_rows(rig, tmp_path):
+    """Lists longer than a terminal: every step shows what it should, and what is chosen boots.
+
+    Of more than a menu takes the newest are there.
+    """
+    counts = (40, 300)
+    lines = ["timeout 60"]
+    for count in counts:
+        lines += [f"image of{count}", FILE.format(f"of{count}"), "loader \\EFI\\none.efi"]
+    command = started(tmp_path, rig.build, lines, [make_states(tmp_path, n) for n in counts])
+    with Console(command, tmp_path) as console:
+        console.wait("Starts in")
+        console.type(ESC)
+        console.enter_shell()
+        console.type("mode 80 25\r")
+        console.wait(PROMPT)
+        console.type("fs0:\\EFI\\BOOT\\BOOTX64.EFI boot\r")
+        console.wait("Esc: leave")
+        for count in counts:
+            console.type("s")
+            said = console.wait("Esc: back")
+            assert ("too many snapshots" in said) == (count > MENU_ROWS_MAX)
+            states = States(console, count)
+            console.wait_for(states.is_seen, 30)
+            states.step(UP, LISTED + 3)
+            states.step(DOWN, LISTED + 4)  # to the first
+            states.step(DOWN, LISTED + 2)
+            states.step(UP, LISTED + 3)  # to the last
+            states.step(DOWN, 2)
+            console.type(ENTER)
+            console.wait(f"snapshot {states.first + 1}: read-only")
+            console.wait("no volume of a qcow2 image has")
+            console.wait("Esc: leave")
+            console.type(DOWN)
 
 
 def test_temporary_and_headroom(rig, tmp_path):

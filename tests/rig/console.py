@@ -39,6 +39,7 @@ class Console:
         self.command = command + ["-serial", "stdio",
                                   "-qmp", f"unix:{self.path},server=on,wait=off"]
         self.qemu = self.monitor = self.messages = None
+        self.raw = b""  # all that came
         self.text = ""  # all that was said, without cursor movements
         self.seen = 0  # characters of it that a wait has passed
         self.half = ""  # the beginning of an escape sequence
@@ -64,6 +65,7 @@ class Console:
         if not select.select([self.qemu.stdout], [], [], timeout_s)[0]:
             return True
         chunk = os.read(self.qemu.stdout.fileno(), 65536)
+        self.raw += chunk
         text = ESCAPE.sub("", self.half + chunk.decode("ascii", "replace").replace("\r", ""))
         half = HALF_ESCAPE.search(text)
         cut = half.start() if half else len(text)
