@@ -47,7 +47,7 @@ EFI_STAMP   := $(THIRD_PARTY)/stamp-arm
 else
 $(error ARCH=$(ARCH): only x64 and aa64 are known)
 endif
-ifneq ($(and $(filter-out x64,$(ARCH)),$(filter run boot test test-% conformance,$(MAKECMDGOALS))),)
+ifneq ($(and $(filter-out x64,$(ARCH)),$(filter run boot stick test test-% conformance,$(MAKECMDGOALS))),)
 $(error ARCH=$(ARCH): make $(MAKECMDGOALS) is for x64 alone; make test ONLY=aa64 tests the others)
 endif
 
@@ -116,23 +116,28 @@ unit-decoders := $(DECODERS:%=$(HOST)/unit/third-party/%.o)
 
 # ---- what people call ------------------------------------------------------------------------
 
-.PHONY: help all run boot picture install test test-all test-seeded crash matrix parity holes size sign clean setup
+.PHONY: help all run boot stick picture install test test-all test-seeded crash matrix parity holes size sign clean setup
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 all: setup ## builds the driver, the command and the host front end [ARCH=aa64: for 64-bit Arm]
 	@$(MAKE) --no-print-directory binaries
 
-.PHONY: firmware binaries test-binaries
+.PHONY: firmware binaries stick-binaries test-binaries
 firmware: $(DRIVER) $(COMMAND) $(MANUAL) ; @:
 binaries: firmware $(PLUGIN) ; @:
+stick-binaries: firmware $(HOST)/qc-img ; @:
 test-binaries: binaries $(AGENT) $(CONFORMANCE) $(UNIT) $(CRASH) $(RECORDER) $(TOOLS)
 
 run: all ## boots a Linux from a qcow2 through the driver [IMAGE=zlib|zstd|overlay|rollback|debian] [LAYOUT=disk|file] [BREAK=nodriver|byte|digest]
 	@$(PYTHON) tests/rig/$(if $(filter rollback,$(IMAGE)),rollback.py --build $(BUILD),$(if $(filter debian,$(IMAGE)),debian,demo).py --build $(BUILD) --layout $(or $(LAYOUT),partition) $(if $(IMAGE),--image $(IMAGE)) $(if $(BREAK),--break $(BREAK)))
 
-boot: all ## boots OVMF with the driver and DISK=path [ESP=dir] [DEVICE=virtio|scsi|nvme|ahci|usb]
+boot: all ## boots OVMF with the driver and DISK=path, an image or a machine's disk [ESP=dir] [DEVICE=virtio|scsi|nvme|ahci|usb]
 	@$(PYTHON) tests/rig/boot.py --build $(BUILD) --disk "$(DISK)" $(if $(ESP),--esp "$(ESP)") --device $(or $(DEVICE),virtio)
+
+stick: setup ## makes build/stick.raw, a machine's disk that boots IMAGE=path [ROOM=2G: for the image to grow in]
+	@$(MAKE) --no-print-directory stick-binaries
+	@$(PYTHON) -B -m images.stick --build $(BUILD) --image "$(IMAGE)" $(if $(ROOM),--room "$(ROOM)")
 
 picture: all ## makes a picture of the boot program's menu, build/menu.svg
 	@$(PYTHON) tests/rig/picture.py --build $(BUILD)

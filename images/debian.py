@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 """A Debian whose root file system lies in a qcow2, made by debootstrap from the machine's mirror.
 
-    debootstrap -> tree -> ext4, kernel and initramfs (images/handover) -> GPT disk -> qcow2
+    debootstrap -> tree -> images/handover/install.sh -> ext4, ESP -> GPT disk -> qcow2
 
 Promises: debian(cache) returns the path of a qcow2 below cache; the tree is fetched once, and the
 disk is made anew where this file or images/handover has changed. The mirror and the release are
-those of the machine's own apt. root logs in on the serial line without a password. Needs root, for
-the owners of files and for chroot.
+those of the machine's own apt. root logs in on the serial line without a password. cloud(cache) is
+the same system as those for clouds are made: compressed, and GRUB takes the kernel from the root
+file system's /boot. Needs root, for the owners of files and for chroot.
 """
 
 import hashlib
@@ -23,17 +24,15 @@ MAKE_TIMEOUT_S = 600
 PACKAGES = ("linux-image-cloud-amd64", "initramfs-tools", "busybox", "qemu-utils", "nbd-client",
             "systemd-sysv", "udev")
 HANDOVER = Path(__file__).resolve().parent / "handover"
-# Where initramfs-tools and the hook look for them.
-PLACES = {"hook": "etc/initramfs-tools/hooks/qcow2",
-          "local-top": "etc/initramfs-tools/scripts/local-top/qcow2",
-          "init-bottom": "etc/initramfs-tools/scripts/init-bottom/qcow2",
-          "reader.sh": "usr/lib/qcow2/reader.sh",
-          "shutdown.sh": "usr/lib/qcow2/shutdown.sh"}
 NAME = "debian"  # of the host, and of the disk in the qcow2
 ROOT_BYTES = 1024 * disks.MIB
 ROOT_UUID = disks.partition_guid(NAME, 2)
 # initramfs-tools and the kernel reboot instead of waiting for somebody, which ends the machine.
 COMMAND_LINE = f"root=PARTUUID={ROOT_UUID} ro console=ttyS0 panic=3"
+# On the ESP; the second one lies beside the kernel.
+GRUB_CONFIG = f"search --label --set=root {NAME}\nconfigfile /boot/grub/grub.cfg\n"
+GRUB_MENU = f"linux /vmlinuz {COMMAND_LINE}\ninitrd /initrd.img\nboot\n"
+GRUB_MODULES = ("search", "search_label", "ext2", "linux", "gzio", "boot")
 
 
 def run(*command, timeout=MAKE_TIMEOUT_S, **options):
@@ -75,27 +74,22 @@ def fetch_tree(final):
     scratch.rename(final)
 
 
-def write(path, text, mode=0o644):
+def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    path.chmod(mode)
 
 
 def prepare(tree):
     """What makes these files this system; its initramfs is made last."""
     write(tree / "etc/hostname", f"{NAME}\n")
     write(tree / "etc/fstab", f"PARTUUID={ROOT_UUID} / ext4 errors=remount-ro 0 1\n")
-    for name, place in PLACES.items():
-        write(tree / place, (HANDOVER / name).read_text(), 0o755)
+    write(tree / "boot/grub/grub.cfg", GRUB_MENU)
     run("chroot", tree, "passwd", "-d", "root")
-    for old in (tree / "boot").glob("initrd.img-*"):
-        old.unlink()
-    inside = f"mount -t proc proc '{tree}/proc' && chroot '{tree}' update-initramfs -c -k all"
-    run("unshare", "--mount", "sh", "-c", inside)
+    run("sh", HANDOVER / "install.sh", tree)
 
 
 def boot_volume(folder, tree):
-    """The ESP in the qcow2: systemd-boot, which starts the one kernel there is."""
+    """An ESP with systemd-boot, which starts the one kernel there is."""
     files = {"EFI/BOOT/BOOTX64.EFI": loaders.SYSTEMD_BOOT,
              "vmlinuz": next((tree / "boot").glob("vmlinuz-*")),
              "initrd.img": next((tree / "boot").glob("initrd.img-*"))}
@@ -105,41 +99,67 @@ def boot_volume(folder, tree):
     return disks.make_fat(folder / "boot.fat", files)
 
 
-def make_disk(final, tree):
-    """The qcow2 with a disk with both file systems."""
-    scratch = final.with_name("disk.making")
+def cloud_volume(folder):
+    """An ESP with GRUB."""
+    return disks.make_fat(folder / "grub.fat",
+                          loaders.grub_files(folder, GRUB_CONFIG, GRUB_MODULES))
+
+
+def make_disk(final, volume, root, *options):
+    """The qcow2 with a disk with both file systems; options are qemu-img's."""
+    parts = [(disks.ESP_TYPE, volume), (disks.DATA_TYPE, root)]
+    raw = disks.write_gpt(root.with_name("disk.raw"), parts, name=NAME)
+    scratch = root.with_name(final.name)
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, raw, scratch)
+    scratch.rename(final)
+
+
+def make_disks(folder, tree):
+    """Both qcow2s around the one root file system."""
+    scratch = folder / "disk.making"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    prepare(tree)
     root = scratch / "root.ext4"
     with open(root, "wb") as made:
         made.truncate(ROOT_BYTES)
     run("mkfs.ext4", "-q", "-F", "-L", NAME, "-d", tree, root)
-    parts = [(disks.ESP_TYPE, boot_volume(scratch, tree)), (disks.DATA_TYPE, root)]
-    raw = disks.write_gpt(scratch / "disk.raw", parts, name=NAME)
-    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, scratch / "debian.qcow2")
-    (scratch / "debian.qcow2").rename(final)
+    make_disk(place(folder, "cloud"), cloud_volume(scratch), root, "-c")
+    make_disk(place(folder, "debian"), boot_volume(scratch, tree), root)
     shutil.rmtree(scratch)
 
 
 def key():
-    """Of all that the disk is made from, beside the tree."""
-    sources = [Path(__file__), *(HANDOVER / name for name in sorted(PLACES))]
+    """Of all that the disks are made from, beside the tree."""
+    scripts = sorted(path for path in HANDOVER.iterdir() if path.suffix != ".md")
+    sources = [Path(__file__), Path(loaders.__file__), *scripts]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
-def debian(cache):
-    """The path of the qcow2; made on the first call."""
+def place(folder, name):
+    return folder / f"{name}-{key()}.qcow2"
+
+
+def made(cache, name):
+    """The path of one of the qcow2s; both are made on the first call."""
     if os.geteuid() != 0:
         raise RuntimeError("debootstrap needs root")
     folder = Path(cache).resolve() / "debian"
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"{key()}.qcow2"
+    tree = folder / "tree"
     with alone(folder / "debian"):
-        if not (folder / "tree").exists():
-            fetch_tree(folder / "tree")
-        if not final.exists():
+        if not tree.exists():
+            fetch_tree(tree)
+        if not place(folder, "debian").exists():
             for old in folder.glob("*.qcow2"):
                 old.unlink()
-            make_disk(final, folder / "tree")
-    return final
+            prepare(tree)
+            make_disks(folder, tree)
+    return place(folder, name)
+
+
+def debian(cache):
+    return made(cache, "debian")
+
+
+def cloud(cache):
+    return made(cache, "cloud")

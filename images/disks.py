@@ -124,13 +124,15 @@ def gpt_table(partitions, block_bytes, name):
     return table.ljust(ENTRY_COUNT * ENTRY_BYTES, b"\0"), starts, at
 
 
-def write_gpt(path, partitions, block_bytes=512, name="qcow2-efi"):
+def write_gpt(path, partitions, block_bytes=512, name="qcow2-efi", room=0):
     """
     A GPT disk at path. partitions: [(type GUID, path of its content), ...]; each is as large as its
-    content, rounded up to ALIGN. name seeds the GUIDs: disks of one machine need different names.
+    content, the last one with room bytes behind it, rounded up to ALIGN. name seeds the GUIDs:
+    disks of one machine need different names.
     """
     path = Path(path)
     sizes = [(kind, Path(source).stat().st_size) for kind, source in partitions]
+    sizes[-1] = (sizes[-1][0], sizes[-1][1] + room)
     table, starts, end = gpt_table(sizes, block_bytes, name)
     table_blocks = len(table) // block_bytes
     disk_bytes = end + ALIGN

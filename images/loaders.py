@@ -22,10 +22,14 @@ def written(folder, name, text):
     return path
 
 
-def grub_files(folder, config):
-    """{name on the volume: path}: GRUB as the loader, what it does, and an empty environment."""
+def grub_files(folder, config, modules=()):
+    """
+    {name on the volume: path}: GRUB as the loader, what it does, and an empty environment. modules
+    are in it beside those that it always has.
+    """
     program = folder / "grub.efi"
-    disks.run("grub-mkimage", "-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o", program, *GRUB_MODULES)
+    disks.run("grub-mkimage", "-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o", program, *GRUB_MODULES,
+              *modules)
     disks.run("grub-editenv", folder / "grubenv", "create")
     return {"EFI/BOOT/BOOTX64.EFI": program, "EFI/BOOT/grubenv": folder / "grubenv",
             "EFI/BOOT/grub.cfg": written(folder, "grub.cfg", config)}

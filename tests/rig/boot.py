@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 """Boots OVMF with the driver and a disk or image of one's own; the console is this terminal.
 
-Promises: the disk is attached as it is (raw: only the driver sees the qcow2 in it), beside a small
-disk whose EFI system partition holds the driver, and the boot program or the files of a folder of
-one's own. What the machine writes to the disk stays there. Ctrl-A X ends the machine.
+Promises: the disk is attached as it is (raw: only the driver sees the qcow2 in it). An image gets a
+small disk beside it, whose EFI system partition holds the driver, and the boot program or the files
+of a folder of one's own. Any other disk is a machine's own and gets that only with such a folder.
+What the machine writes to the disk stays there. Ctrl-A X ends the machine.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from images import disks  # noqa: E402  (the path comes first)
 
 MEMORY_MIB = 1024
 DRIVER = "qcow2x64.efi"
+MAGIC = b"QFI\xfb"
 
 
 def esp_files(build, folder):
@@ -31,6 +33,11 @@ def esp_files(build, folder):
     if not any(Path(name).name.lower() == DRIVER for name in files):
         files[f"EFI/BOOT/{DRIVER}"] = build / "x64" / DRIVER
     return files
+
+
+def is_image(disk):
+    with open(disk, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def complaint(disk, folder):
@@ -58,11 +65,12 @@ def main():
         return 2
     folder = options.build / "boot"
     folder.mkdir(parents=True, exist_ok=True)
-    esp = disks.make_fat(folder / "esp.fat", esp_files(options.build, options.esp))
-    system = disks.write_gpt(folder / "esp.raw", [(disks.ESP_TYPE, esp)], name="boot")
-    print("boot: Ctrl-A X ends the machine", flush=True)
     command = machine.firmware(folder) + ["-m", str(MEMORY_MIB), "-serial", "mon:stdio"]
-    command += machine.attach(machine.Disk(system, slot=0x0F))
+    if options.esp or is_image(disk):
+        esp = disks.make_fat(folder / "esp.fat", esp_files(options.build, options.esp))
+        system = disks.write_gpt(folder / "esp.raw", [(disks.ESP_TYPE, esp)], name="boot")
+        command += machine.attach(machine.Disk(system, slot=0x0F))
+    print("boot: Ctrl-A X ends the machine", flush=True)
     command += machine.attach(machine.Disk(disk, device=options.device, slot=0x10))
     return subprocess.run(command, check=False).returncode
 

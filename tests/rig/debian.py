@@ -165,6 +165,21 @@ def boot(image, folder, steps, wanted, on_linux=None):
     return f"the console never said {missing[0]!r}"
 
 
+def boot_twice(image, folder, on_linux=None):
+    """A file is written, read at the next boot, and the image checked; why not, or None."""
+    nonce = secrets.token_hex(16)
+    wanted = [r"^/dev/nbd0p2$", r"^qcow2: nbd0 is let go$"]
+    for say, more in ((f"echo {nonce} >kept", []), ("cat kept", [f"^{nonce}$"])):
+        print(f"run: booting, layout {image.layout}, at most {BOOT_TIMEOUT_S} s", flush=True)
+        steps = [(LOGIN, "root"), (PROMPT, "findmnt -no SOURCE /"), (PROMPT, say),
+                 (PROMPT, "poweroff")]
+        failure = boot(image, folder, steps, wanted + more, on_linux)
+        failure = failure or image.check()
+        if failure:
+            return failure
+    return None
+
+
 def run(options):
     """Both boots and the check; the reason of the failure or None."""
     print("run: making the disks (the first time with debootstrap)", flush=True)
@@ -172,18 +187,7 @@ def run(options):
         image = make(options)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return f"the disks could not be made: {error}"
-    nonce = secrets.token_hex(16)
-    wanted = [r"^/dev/nbd0p2$", r"^qcow2: nbd0 is let go$"]
-    for say, more in ((f"echo {nonce} >kept", []), ("cat kept", [f"^{nonce}$"])):
-        print(f"run: booting, layout {options.layout}, at most {BOOT_TIMEOUT_S} s", flush=True)
-        steps = [(LOGIN, "root"), (PROMPT, "findmnt -no SOURCE /"), (PROMPT, say),
-                 (PROMPT, "poweroff")]
-        failure = boot(image, options.build / "debian", steps, wanted + more,
-                       image.spoil if options.broken else None)
-        failure = failure or image.check()
-        if failure:
-            return failure
-    return None
+    return boot_twice(image, options.build / "debian", image.spoil if options.broken else None)
 
 
 def main():
