@@ -408,6 +408,8 @@ qc_status qc_job_begin(struct qc_job *job, struct qc_image *image)
     if (status == QC_OK && qc_has_data_file(&image->top))
         status = qc_fail(&image->detail, QC_UNSUPPORTED,
                          "snapshots of an external data file are not supported");
+    if (status == QC_OK)
+        status = qc_believe_counts(image);
     if (status == QC_OK && QC_SEED(bulk_unsettled))
         return qc_flush(image);
     return status == QC_OK ? qc_settle(image) : status;

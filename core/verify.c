@@ -8,6 +8,7 @@
 #include "bytes.h"
 #include "guard.h"
 #include "refs.h"
+#include "table.h"
 
 #define SUSPECTS_MAX 16u
 
@@ -33,8 +34,17 @@ static bool has_budget(void *context, uint64_t l1_index)
 static qc_status compare(void *context, struct qc_stored *item)
 {
     struct verify *verify = context;
+    struct qc_image *image = verify->image;
 
-    if (item->stored < item->counted && !item->is_lost && verify->suspects_count < SUSPECTS_MAX)
+    if (item->stored >= item->counted || item->is_lost)
+        return QC_OK;
+    /*
+     * What two refer to and one is counted of would be changed for both, an L2 table that a
+     * snapshot has too as much as data. The header's structures are never changed so.
+     */
+    if (item->counted > 1 && item->stored > 0 && !qc_is_header_structure(image, 0, item->cluster))
+        image->lying_off = item->cluster << image->top.header.cluster_bits;
+    else if (verify->suspects_count < SUSPECTS_MAX)
         verify->suspects[verify->suspects_count++] = item->cluster;
     return QC_OK;
 }
@@ -54,7 +64,6 @@ static qc_status tell_up(struct verify *verify)
     verify->refs.context = verify;
     qc_scratch_borrow(image, &verify->scratch);
     qc_tally_begin(tally, &verify->scratch, 1, 0, end);
-    tally->limit = (uint32_t)qc_min(tally->limit, qc_count_max(&image->top.header));
     if (tally->count >= end)
         status = qc_refs_count(&verify->refs);
     if (status == QC_OK && verify->refs.check_errors > 0)

@@ -110,6 +110,68 @@ static void l1_of_a_snapshot_that_counts_as_free(void **state)
     assert_memory_equal(before, rig->disk.bytes, sizeof(before));
 }
 
+/* A snapshot that has the disk's L2 table and what it names, and so needs counts of 2. */
+static void add_sharing_snapshot(struct rig *rig, uint8_t l2_count, uint8_t data_count)
+{
+    uint64_t table_off = rig_data_off(rig, 4), l1_off = rig_data_off(rig, 5);
+    uint8_t *entry = rig->disk.bytes + table_off;
+
+    memset(entry, 0, 2 * CLUSTER);
+    put_be64(entry, l1_off);
+    put_be32(entry + 8, 4);
+    put_be32(entry + 36, 16);
+    put_be64(entry + 48, GUEST);
+    put_be64(rig->disk.bytes + l1_off, CLUSTER * AT_L2);
+    put_be32(rig->disk.bytes + 60, 1);
+    put_be64(rig->disk.bytes + 64, table_off);
+    set_count(rig, CLUSTER * AT_L2, l2_count);
+    for (unsigned i = 0; i < 4; i++) {
+        set_count(rig, rig_data_off(rig, i), data_count);
+        rig_set_l2(rig, i, rig_data_off(rig, i) | (data_count == 1 ? COPIED : 0));
+    }
+}
+
+/* In place, it would change the snapshot's disk too. */
+static void l2_table_of_two(void **state)
+{
+    struct rig *rig = mapped(state);
+
+    add_sharing_snapshot(rig, 1, 2);
+    expect_refused(rig, 0, "refcount out of range at 0x4000");
+}
+
+/* Deleting would free what the disk has still, applying what the snapshot has. */
+static void snapshots_where_counts_lie(void **state)
+{
+    for (unsigned change = 0; change < 3; change++) {
+        struct rig *rig = mapped(state);
+
+        add_sharing_snapshot(rig, 1, 1);
+        memcpy(before, rig->disk.bytes, sizeof(before));
+        assert_int_equal(rig_open(rig), QC_OK);
+        assert_int_equal(change == 0   ? qc_snapshot_create(&rig->image, "new", 1, 2)
+                         : change == 1 ? qc_snapshot_apply(&rig->image, "")
+                                       : qc_snapshot_delete(&rig->image, ""),
+                         QC_CORRUPT);
+        assert_memory_equal(before, rig->disk.bytes, sizeof(before));
+    }
+}
+
+/* A count of one bit holds 1 at most; what two entries name needs more. */
+static void two_entries_of_a_one_bit_count(void **state)
+{
+    struct rig *rig = mapped(state);
+    uint64_t table_off = rig_data_off(rig, 4);
+    uint8_t *counts = rig->disk.bytes + CLUSTER * AT_REFBLOCK;
+
+    add_l2(rig, rig_data_off(rig, 1));
+    put_be32(rig->disk.bytes + 96, 0);
+    memset(counts, 0, CLUSTER);
+    for (uint64_t cluster = 0; cluster <= table_off / CLUSTER; cluster++)
+        counts[cluster / 8] |= (uint8_t)(1u << cluster % 8);
+    expect_refused(rig, CLUSTER, "refcount out of range at 0x6000");
+}
+
 /* Tables that the L1 table, or the refcount table, names twice. */
 static void tables_that_are_named_twice(void **state)
 {
@@ -184,6 +246,9 @@ int main(void)
         RIG_TEST(two_entries_side_by_side),
         RIG_TEST(mapped_cluster_that_counts_as_free),
         RIG_TEST(l1_of_a_snapshot_that_counts_as_free),
+        RIG_TEST(l2_table_of_two),
+        RIG_TEST(snapshots_where_counts_lie),
+        RIG_TEST(two_entries_of_a_one_bit_count),
         RIG_TEST(tables_that_are_named_twice),
         RIG_TEST(what_is_sound_is_looked_at_once),
         RIG_TEST(large_images_are_believed),
