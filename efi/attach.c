@@ -216,7 +216,8 @@ static bool make_path(struct attached *attached, const EFI_DEVICE_PATH *path)
     static const EFI_DEVICE_PATH end = PATH_END_NODE_INIT;
     size_t path_bytes;
 
-    if (!path_measure(path, &path_bytes))
+    /* The child's own path is measured too (handover.c), with the same limit. */
+    if (!path_measure(path, &path_bytes) || path_bytes > PATH_BYTES_MAX - sizeof(node))
         return false;
     __builtin_memcpy(attached->path, path, path_bytes);
     __builtin_memcpy(attached->path + path_bytes, &node, sizeof(node));
