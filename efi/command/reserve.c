@@ -166,23 +166,25 @@ static int move(const struct target *target, uint64_t end_off, uint64_t bytes)
     return room.is_owner ? EXIT_GOOD : refuse(target, EFI_NOT_FOUND);
 }
 
-/* Tries to make it longer where it is; false leaves it as it was. */
+/*
+ * Tries to make it longer where it is; false leaves it as it was. What the file ends before becomes
+ * zeros, durably, before the file is made any longer: after a cut it must not be what was there.
+ */
 static bool extend(const struct target *target, const struct room *before, uint64_t end_off,
                    uint64_t bytes)
 {
     static struct file_disk file;
     struct room after;
+    qc_status status;
 
-    if (before->before != 0 || bytes < before->bytes)
+    if (before->before != 0 || bytes < before->bytes ||
+        EFI_ERROR(file_disk_open(&file, target->volume, target->path, false)))
         return false;
-    if (!EFI_ERROR(room_resize(target->volume, target->path, bytes)) &&
-        !EFI_ERROR(room_look(target->volume, target->path, &after)) && after.is_owner &&
-        !EFI_ERROR(file_disk_open(&file, target->volume, target->path, false))) {
-        qc_status status = put_zeros(&file.disk, before->bytes, end_off);
-
-        if (!EFI_ERROR(file_disk_close(&file)) && status == QC_OK)
-            return true;
-    }
+    status = file.disk.ops->grow(&file.disk, end_off);
+    if (!EFI_ERROR(file_disk_close(&file)) && status == QC_OK &&
+        !EFI_ERROR(room_resize(target->volume, target->path, bytes)) &&
+        !EFI_ERROR(room_look(target->volume, target->path, &after)) && after.is_owner)
+        return true;
     room_resize(target->volume, target->path, before->bytes);
     return false;
 }
