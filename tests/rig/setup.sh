@@ -15,7 +15,7 @@ packages=(
     qemu-system-x86 qemu-utils ovmf                      # firmware, machine, reference
     qemu-system-arm qemu-efi-aarch64                     # the same for 64-bit Arm
     sbsigntool openssl                                   # Secure Boot
-    mtools dosfstools util-linux                         # disks
+    mtools dosfstools util-linux fdisk                   # disks
     busybox-static systemd-boot-efi binutils             # the Linux of the demo
     grub-efi-amd64-bin grub-common                       # loaders that live in images
     debootstrap e2fsprogs                                # the Debian of make run IMAGE=debian
