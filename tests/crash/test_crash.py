@@ -33,8 +33,8 @@ LENGTH_LONG = {("snapshot", "plain"): 5, ("block", "plain"): 5, ("zeroalloc", "p
                ("half", "faulty"): 4, ("snapshot", "faulty"): 4, ("zeroalloc", "faulty"): 4}
 
 # With --long every base and alphabet goes so far instead, and the random runs to their floors.
-# Bases of compressed clusters and of layers have larger alphabets, and large clusters take longer to
-# look at: these go one operation less far.
+# Bases of compressed clusters and of layers have larger alphabets, and large clusters take longer
+# to look at: these go one operation less far.
 LENGTH_ALL = {"plain": 5, "faulty": 4, "bulk": 4}
 FARTHER = {"empty", "half", "snapshot", "zeroalloc", "block"}  # one more, in blocks of 512
 LARGER = {"packed", "packedsnap", "overlay", "overlay2", "overlaydeep",
