@@ -61,6 +61,7 @@ struct damage {
     enum part part;
     uint64_t value;
     qc_status create, apply, delete;
+    bool lies; /* a count is too low: nothing is begun where that is looked for */
 };
 
 static void put_damage(struct rig *rig, const struct damage *damage)
@@ -90,16 +91,21 @@ static void put_damage(struct rig *rig, const struct damage *damage)
     }
 }
 
-/* 0 stands for what is not asked. */
-static void expect_answer(struct rig *rig, const struct damage *damage, unsigned change)
+static void expect_answer(struct rig *rig, const struct damage *damage, unsigned change,
+                          bool is_believed)
 {
     qc_status wanted = change == 0 ? damage->create : change == 1 ? damage->apply : damage->delete;
     qc_status status;
+
+    if (damage->lies && !is_believed)
+        wanted = QC_CORRUPT;
 
     build(rig);
     put_damage(rig, damage);
     if (rig_open(rig) != QC_OK)
         fail_msg("part %d, %llx: not opened", damage->part, (unsigned long long)damage->value);
+    if (is_believed)
+        rig_believe(rig);
     status = change == 0   ? qc_snapshot_create(&rig->image, "new", 1, 2)
              : change == 1 ? qc_snapshot_apply(&rig->image, "s1")
                            : qc_snapshot_delete(&rig->image, "s1");
@@ -112,29 +118,48 @@ static void expect_answer(struct rig *rig, const struct damage *damage, unsigned
 static void damage_is_refused(void **state)
 {
     static const struct damage damages[] = {
-        {DISK_L1, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_OK},
-        {DISK_L1, AT_L2 * CLUSTER | SHAPE_COPIED | 4, QC_CORRUPT, QC_CORRUPT, QC_OK},
-        {DISK_L1, SHAPE_COPIED, QC_OK, QC_OK, QC_OK},
-        {DISK_L2, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_OK},
-        {DISK_L2, (AT_DATA * CLUSTER + 512), QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
+        {DISK_L1, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_OK, false},
+        {DISK_L1, AT_L2 * CLUSTER | SHAPE_COPIED | 4, QC_CORRUPT, QC_CORRUPT, QC_OK, false},
+        {DISK_L1, SHAPE_COPIED, QC_OK, QC_OK, QC_OK, false},
+        {DISK_L2, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_OK, false},
+        {DISK_L2, (AT_DATA * CLUSTER + 512), QC_CORRUPT, QC_CORRUPT, QC_OK, true},
         {DISK_L2, SHAPE_COMPRESSED | SHAPE_COPIED | AT_DATA * CLUSTER, QC_CORRUPT, QC_CORRUPT,
-         QC_CORRUPT},
-        {SNAPSHOT_L1, NOWHERE, QC_OK, QC_CORRUPT, QC_CORRUPT},
-        {SNAPSHOT_L1, AT_COPY * CLUSTER | 4, QC_OK, QC_CORRUPT, QC_CORRUPT},
-        {SNAPSHOT_L2, NOWHERE, QC_OK, QC_CORRUPT, QC_CORRUPT},
-        {SNAPSHOT_L2, AT_L1 * CLUSTER, QC_OK, QC_CORRUPT, QC_CORRUPT},
-        {COUNT_DATA, 0, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
-        {COUNT_TABLE, 0, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
-        {ROOT, 1, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
-        {ROOT, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
-        {ROOT, CLUSTER * AT_L1, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
-        {ROOT, CLUSTER * AT_REFBLOCK | 512, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
+         QC_OK, true},
+        {SNAPSHOT_L1, NOWHERE, QC_OK, QC_CORRUPT, QC_CORRUPT, false},
+        {SNAPSHOT_L1, AT_COPY * CLUSTER | 4, QC_OK, QC_CORRUPT, QC_CORRUPT, false},
+        {SNAPSHOT_L2, NOWHERE, QC_OK, QC_CORRUPT, QC_CORRUPT, false},
+        {SNAPSHOT_L2, AT_L1 * CLUSTER, QC_OK, QC_CORRUPT, QC_CORRUPT, false},
+        {COUNT_DATA, 0, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT, false},
+        {COUNT_TABLE, 0, QC_OK, QC_CORRUPT, QC_CORRUPT, true},
+        {ROOT, 1, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT, false},
+        {ROOT, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT, false},
+        {ROOT, CLUSTER * AT_L1, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT, false},
+        {ROOT, CLUSTER * AT_REFBLOCK | 512, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT, false},
     };
 
     for (unsigned i = 0; i < sizeof(damages) / sizeof(damages[0]); i++) {
-        for (unsigned change = 0; change < 3; change++)
-            expect_answer(*state, &damages[i], change);
+        for (unsigned change = 0; change < 3; change++) {
+            expect_answer(*state, &damages[i], change, false);
+            expect_answer(*state, &damages[i], change, true); /* as in a large image */
+        }
     }
+}
+
+/* 64 blocks of 64 counts are for 2 MiB. */
+static void what_no_refcount_table_reaches_is_refused(void **state)
+{
+    struct rig *rig = *state;
+
+    shape_build(rig, 3, 9);
+    put_be32(rig->disk.bytes + 96, 6);
+    for (unsigned i = 0; i < 64; i++)
+        put_be64(shape_table(rig, AT_REFBLOCK) + i * 8u, 1);
+    rig_set_l2(rig, 1, 3u << 20 | SHAPE_COPIED);
+    rig->disk.disk.size_bytes = MEM_DISK_BYTES;
+    rig_open_ok(rig);
+    rig_believe(rig);
+    assert_int_equal(qc_snapshot_create(&rig->image, "new", 1, 2), QC_CORRUPT);
+    assert_string_equal(qc_detail(&rig->image), "refcount out of range at 0x300000");
 }
 
 int main(void)
@@ -142,6 +167,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RIG_TEST(good_image_is_good),
         RIG_TEST(damage_is_refused),
+        RIG_TEST(what_no_refcount_table_reaches_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
