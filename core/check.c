@@ -360,8 +360,10 @@ qc_status qc_repair_dirty(struct qc_image *image)
                               ? image->top.header.cluster_bytes
                               : QC_DIRTY_LOOK_BYTES;
     uint64_t disk_bytes = qc_min(image->top.disk->size_bytes, QC_DIRTY_BYTES_MAX);
+    uint64_t clusters = qc_units(disk_bytes, image->top.header.cluster_bits);
+    /* So few clusters do not hold more tables, and snapshots that share them. */
     uint64_t looks_left = qc_min(disk_bytes * QC_DIRTY_DISKS_MAX, QC_DIRTY_BYTES_MAX) / look_bytes +
-                          QC_DIRTY_LOOKS_MIN;
+                          qc_min(QC_DIRTY_LOOKS_MIN, clusters * clusters);
     struct check *check = begin(image);
     qc_status status;
 

@@ -22,7 +22,9 @@ struct qc_image;
 /*
  * What the repair of a dirty image at its opening reads of L2 tables at most: so many times the
  * disk, and so many bytes, of which each table is QC_DIRTY_LOOK_BYTES at least. An image whose
- * tables do not lie needs a small part of that. qc_check has no such limit: its caller stops it.
+ * tables do not lie needs a small part of that. QC_DIRTY_LOOKS_MIN are for small disks with many
+ * snapshots, as far as so few clusters can hold them. qc_check has no such limit: its caller stops
+ * it.
  */
 #define QC_DIRTY_DISKS_MAX  32u
 #define QC_DIRTY_BYTES_MAX  (UINT64_C(16) << 30)
