@@ -221,7 +221,10 @@ static qc_status count_snapshots(struct qc_refs *refs)
     const struct qc_header *header = &refs->image->top.header;
     uint64_t off = header->snapshots_off;
 
-    if (header->snapshots_count > 0 && (header->incompatible & QC_INCOMPATIBLE_DATA_FILE))
+    refs->snapshots_bytes = 0;
+    if (header->snapshots_count == 0) /* their place may be anywhere then */
+        return QC_OK;
+    if (header->incompatible & QC_INCOMPATIBLE_DATA_FILE)
         refs->corruptions++;
     for (uint32_t i = 0; i < header->snapshots_count; i++) {
         struct qc_snapshot_place place;

@@ -273,15 +273,15 @@ static void snapshot_change(const struct recipe_item *item)
     qc_status status =
         is_apply ? qc_snapshot_apply(&world.image, name) : qc_snapshot_delete(&world.image, name);
 
+    /* One of a damaged image, of which nothing is known: no check looks at its disk's size. */
+    world.is_trusted &= world.snapshots_count > 0;
     if (!is_done(status)) {
         world.is_trusted &= status == QC_READONLY || status == QC_UNSUPPORTED ||
                             status == QC_NOSPACE || status == QC_RANGE;
         return;
     }
-    if (world.snapshots_count == 0) { /* one of a damaged image, of which nothing is known */
-        world.is_trusted = false;
+    if (world.snapshots_count == 0)
         return;
-    }
     if (is_apply) {
         world.tags = world.snapshots[index].tags;
     } else {

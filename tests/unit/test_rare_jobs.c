@@ -350,6 +350,20 @@ static void counts_that_no_refcount_table_reaches(void **state)
     rig->disk.disk.ops = plain_ops;
 }
 
+/* The place of no snapshots may be any; it is made no reference when tables move. */
+static void the_place_of_no_snapshots(void **state)
+{
+    struct rig *rig = *state;
+
+    shape_build(rig, 3, 12);
+    put_be64(rig->disk.bytes + 64, UINT64_C(1) << 36);
+    put_be64(rig->disk.bytes + 48, 0); /* no refcount table */
+    put_be32(rig->disk.bytes + 56, 0);
+    assert_int_equal(repair(rig), QC_OK);
+    result = shape_check(rig, QC_FIX_NOTHING);
+    shape_expect(&result, 0, 0);
+}
+
 /* Every L1 entry names the one L2 table: more to look at than a disk of this size is worth. */
 static void expect_too_many_tables(struct rig *rig, unsigned cluster_bits, uint32_t reads_max)
 {
@@ -388,6 +402,7 @@ int main(void)
         RIG_TEST(a_moved_table_that_no_block_counts),
         RIG_TEST(flags_of_no_cluster_stay_away),
         RIG_TEST(counts_that_no_refcount_table_reaches),
+        RIG_TEST(the_place_of_no_snapshots),
         RIG_TEST(dirty_images_with_too_many_tables),
     };
 
