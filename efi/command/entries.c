@@ -22,8 +22,13 @@
 
 /* ---- finding it ----------------------------------------------------------------------------- */
 
-static bool find_partition(const struct config_entry *entry, struct target *ret_target)
+/*
+ * EFI_NOT_FOUND, or EFI_ABORTED where there are several: copies of a disk have the GUIDs of the
+ * original, and a boot of the wrong one writes to it.
+ */
+static EFI_STATUS find_partition(const struct config_entry *entry, struct target *ret_target)
 {
+    EFI_HANDLE found = NULL;
     size_t count = 0;
 
     firmware_locate(&guid_block_io, &count);
@@ -34,11 +39,15 @@ static bool find_partition(const struct config_entry *entry, struct target *ret_
         if (path == NULL || path_is_in_image(path) || !path_partition(path, &guid) ||
             !config_is_same_guid(&guid, &entry->partition))
             continue;
-        *ret_target = (struct target){.container = efi_handles[i]};
-        target_is_attached(ret_target);
-        return true;
+        if (found != NULL)
+            return EFI_ABORTED;
+        found = efi_handles[i];
     }
-    return false;
+    if (found == NULL)
+        return EFI_NOT_FOUND;
+    *ret_target = (struct target){.container = found};
+    target_is_attached(ret_target);
+    return EFI_SUCCESS;
 }
 
 static bool find_file(const struct config_entry *entry, const char *suffix,
@@ -59,20 +68,24 @@ static bool find_file(const struct config_entry *entry, const char *suffix,
  */
 static bool find(const struct config_entry *entry, struct target *ret_target)
 {
-    bool is_found;
+    EFI_STATUS status;
 
     if (entry->has_file && boot_settings.is_narrowed)
         return fail(entry->name, ": a file is not attached: Secure Boot is on", ""), false;
-    is_found = entry->has_file ? find_file(entry, "", ret_target)
-                               : entry->has_partition && find_partition(entry, ret_target);
-    if (!is_found && entry->has_file)
+    if (!entry->has_file && !entry->has_partition)
+        return fail(entry->name, ": neither file nor partition is given", ""), false;
+    if (entry->has_file)
+        status = find_file(entry, "", ret_target) ? EFI_SUCCESS : EFI_NOT_FOUND;
+    else
+        status = find_partition(entry, ret_target);
+    if (EFI_ERROR(status) && entry->has_file)
         say(entry->name, ": not found: ", entry->file);
-    else if (!is_found)
+    else if (EFI_ERROR(status))
         say(entry->name, ": ",
-            entry->has_partition ? "its partition is not found"
-                                 : "neither file nor partition is given");
+            status == EFI_ABORTED ? "several partitions have its GUID"
+                                  : "its partition is not found");
     text_copy(ret_target->name, TEXT_BYTES_MAX, entry->name);
-    return is_found;
+    return !EFI_ERROR(status);
 }
 
 /* ---- attaching it --------------------------------------------------------------------------- */

@@ -149,6 +149,16 @@ EFI_STATUS files_rename(EFI_HANDLE volume, const char *path, const char *name)
     return EFI_ERROR(status) ? status : closed;
 }
 
+EFI_STATUS files_replace(EFI_HANDLE volume, const char *new_path, const char *path,
+                         const char *name)
+{
+    EFI_STATUS status = files_flush(volume);
+
+    if (!EFI_ERROR(status))
+        status = files_remove(volume, path);
+    return EFI_ERROR(status) ? status : files_rename(volume, new_path, name);
+}
+
 EFI_STATUS files_make_folder(EFI_HANDLE volume, const char *path)
 {
     EFI_FILE_HANDLE folder;

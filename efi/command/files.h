@@ -29,6 +29,12 @@ EFI_STATUS files_flush(EFI_HANDLE volume);
 EFI_STATUS files_remove(EFI_HANDLE volume, const char *path);
 /* Within its folder; name is the new last part of the path. */
 EFI_STATUS files_rename(EFI_HANDLE volume, const char *path, const char *name);
+/*
+ * Makes what was written durable, and gives it the place of path, which goes where there is one;
+ * name is the last part of path. A file that cannot take the place stays where it is.
+ */
+EFI_STATUS files_replace(EFI_HANDLE volume, const char *new_path, const char *path,
+                         const char *name);
 /* Makes a folder that is not there yet. */
 EFI_STATUS files_make_folder(EFI_HANDLE volume, const char *path);
 

@@ -3,8 +3,9 @@
  * The verbs install and uninstall: the files of \EFI\qcow2\ and the two variables that start them.
  *
  * Promises: every step is said; what is there already is left as it is, so that a second install
- * changes nothing; uninstall takes away exactly what install brings. A configuration that says
- * something is nobody's but the user's and stays.
+ * changes nothing; a file that is replaced stays until the new one is whole; uninstall takes away
+ * exactly what install brings. A configuration that says something is nobody's but the user's and
+ * stays.
  */
 #include "console.h"
 #include "options.h"
@@ -13,6 +14,7 @@
 #define COMMAND_NAME "qcow2.efi"
 #define CONFIG_NAME  "qcow2.conf"
 #define FOLDER       "\\EFI\\qcow2"
+#define NEW_SUFFIX   ".new"
 #define COPY_BYTES   (64u * 1024)
 #define CONFIG_BYTES 16384u /* as much as the driver reads */
 
@@ -74,6 +76,8 @@ static EFI_STATUS copy(const char *from_path, EFI_HANDLE volume, const char *pat
         status = copy_open(from, to);
         closed = to->Close(to);
         status = EFI_ERROR(status) ? status : closed;
+        if (EFI_ERROR(status))
+            files_remove(volume, path);
     }
     from->Close(from);
     return status;
@@ -83,6 +87,36 @@ static void path_in_folder(char path[TEXT_BYTES_MAX], const char *name)
 {
     text_copy(path, TEXT_BYTES_MAX, FOLDER "\\");
     text_add(path, TEXT_BYTES_MAX, name);
+}
+
+/* The firmware may start the old one at any time: it is there until the new one is. */
+static EFI_STATUS update(const char *from_path, EFI_HANDLE volume, const char *path,
+                         const char *name)
+{
+    static char new_path[TEXT_BYTES_MAX];
+    EFI_STATUS status;
+
+    path_in_folder(new_path, name);
+    text_add(new_path, TEXT_BYTES_MAX, NEW_SUFFIX);
+    status = copy(from_path, volume, new_path);
+    if (EFI_ERROR(status))
+        return status;
+    status = files_replace(volume, new_path, path, name);
+    if (EFI_ERROR(status) && !EFI_ERROR(files_look(volume, path)))
+        files_remove(volume, new_path);
+    return status;
+}
+
+static const char *why_not(EFI_STATUS status)
+{
+    switch (status) {
+    case EFI_NOT_FOUND:
+        return " has no source beside this program";
+    case EFI_VOLUME_FULL:
+        return " cannot be written: not enough free space on its volume";
+    default:
+        return " cannot be written";
+    }
 }
 
 /* One file; the help and the sample may be missing beside the program. */
@@ -101,13 +135,11 @@ static int install_file(EFI_HANDLE volume, const char *where, const char *name)
         say(where, path, " is there already");
         return EXIT_GOOD;
     }
-    status = copy(from, volume, path);
+    status = update(from, volume, path, name);
     if (status == EFI_NOT_FOUND && !text_same(name, DRIVER_NAME) && !text_same(name, COMMAND_NAME))
         return EXIT_GOOD;
     if (EFI_ERROR(status))
-        return fail(where, path,
-                    status == EFI_NOT_FOUND ? " has no source beside this program"
-                                            : " cannot be written");
+        return fail(where, path, why_not(status));
     say(where, path, " copied");
     return EXIT_GOOD;
 }

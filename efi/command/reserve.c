@@ -22,7 +22,10 @@ static uint64_t round_up(uint64_t bytes, uint64_t unit)
     return (bytes + unit - 1) / unit * unit;
 }
 
-/* "512M": bytes, or with K, M, G and T as qemu-img has them. */
+/*
+ * "512M": bytes, or with K, M, G and T as qemu-img has them. What is more than a file can have
+ * becomes something that is, too, however large it is.
+ */
 static bool parse_size(const char *text, uint64_t *ret_bytes)
 {
     static const char units[] = "KMGT";
@@ -30,9 +33,8 @@ static bool parse_size(const char *text, uint64_t *ret_bytes)
     size_t i = 0, unit;
 
     for (; text[i] >= '0' && text[i] <= '9'; i++) {
-        if (bytes > ROOM_FILE_BYTES_MAX)
-            return false;
-        bytes = bytes * 10 + (uint64_t)(text[i] - '0');
+        if (bytes <= ROOM_FILE_BYTES_MAX)
+            bytes = bytes * 10 + (uint64_t)(text[i] - '0');
     }
     if (i == 0)
         return false;
@@ -40,7 +42,8 @@ static bool parse_size(const char *text, uint64_t *ret_bytes)
         unit = text_find(units, (char)(text[i] & ~0x20));
         if (units[unit] == '\0' || text[i + 1] != '\0')
             return false;
-        bytes <<= 10 * (unit + 1);
+        for (size_t step = 0; step <= unit && bytes <= ROOM_FILE_BYTES_MAX; step++)
+            bytes <<= 10;
     }
     *ret_bytes = bytes;
     return true;
@@ -154,11 +157,7 @@ static int move(const struct target *target, uint64_t end_off, uint64_t bytes)
         files_remove(target->volume, new_path);
         return copied;
     }
-    status = files_flush(target->volume);
-    if (!EFI_ERROR(status))
-        status = files_remove(target->volume, target->path);
-    if (!EFI_ERROR(status))
-        status = files_rename(target->volume, new_path, target_last(target->path));
+    status = files_replace(target->volume, new_path, target->path, target_last(target->path));
     if (!EFI_ERROR(status))
         status = room_look(target->volume, target->path, &room);
     if (EFI_ERROR(status))
@@ -167,22 +166,18 @@ static int move(const struct target *target, uint64_t end_off, uint64_t bytes)
 }
 
 /*
- * Tries to make it longer where it is; false leaves it as it was. What the file ends before becomes
- * zeros, durably, before the file is made any longer: after a cut it must not be what was there.
+ * Tries to make it longer where it is; false leaves it as it was. What the image has behind the
+ * file's end would have to be zeros before the file is longer, and the firmware writes what a file
+ * has become after how long it is: that is no case for here.
  */
 static bool extend(const struct target *target, const struct room *before, uint64_t end_off,
                    uint64_t bytes)
 {
-    static struct file_disk file;
     struct room after;
-    qc_status status;
 
-    if (before->before != 0 || bytes < before->bytes ||
-        EFI_ERROR(file_disk_open(&file, target->volume, target->path, false)))
+    if (before->before != 0 || end_off > before->bytes || bytes < before->bytes)
         return false;
-    status = file.disk.ops->grow(&file.disk, end_off);
-    if (!EFI_ERROR(file_disk_close(&file)) && status == QC_OK &&
-        !EFI_ERROR(room_resize(target->volume, target->path, bytes)) &&
+    if (!EFI_ERROR(room_resize(target->volume, target->path, bytes)) &&
         !EFI_ERROR(room_look(target->volume, target->path, &after)) && after.is_owner)
         return true;
     room_resize(target->volume, target->path, before->bytes);

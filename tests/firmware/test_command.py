@@ -13,18 +13,35 @@ import subprocess
 
 import pytest
 
+import logwrites
 import machine
 import shells
 from conftest import judge
 from images import disks
 
 MIB = 1 << 20
+SECTOR, CLUSTER = 512, 65536
+FAT_CLUSTER = shells.CLUSTER_SECTORS * SECTOR
 IMAGES = r"\images"
 REPORTED = ("plain", "over", "v2", "packed", "hurt")
 TIMEOUT_S = 60
 WHOLE = "PciRoot(0x0)/Pci(0x11,0x0)"
 BREAK = "\x03"
 SNAPSHOTS_COUNT = 30
+STRANGE = "\\\U0001f4be\\\u00fc.qcow2"  # names not of ASCII: one of them not even of UCS-2
+NAMES = rf"""@echo -off
+mkdir {STRANGE[:2]}
+cp \images\lists.qcow2 fs0:{STRANGE}
+qcow2 attach {STRANGE}
+echo %lasterror% > \statuses
+qcow2 list > \listed
+qcow2 detach {STRANGE[:-5]}QCOW2
+echo %lasterror% >> \statuses
+qcow2 list >> \listed
+qcow2 snapshot -c é {STRANGE}
+echo %lasterror% >> \statuses
+cp {STRANGE} fs0:\images\names.qcow2
+"""
 ABORTED, FAILED, CORRUPT, LEAKS = 0x15, 1, 2, 3
 
 
@@ -51,7 +68,7 @@ def set_count(path, cluster, count):
 def make_images(folder):
     """{name: path} of all that the volume gets."""
     made = {name: folder / f"{name}.qcow2"
-            for name in (*REPORTED, "leaks", "long", "disk", "lists", "pages", "short")}
+            for name in (*REPORTED, "leaks", "long", "disk", "lists", "pages", "short", "grown")}
     create(made["plain"], "32M")
     fill(made["plain"], "write -P 1 0 1M", "write -P 2 9M 128k", "write -z 12M 1M")
     disks.run("qemu-img", "snapshot", "-c", "first", made["plain"])
@@ -67,9 +84,10 @@ def make_images(folder):
             image.truncate(64 << 16)
         set_count(made[name], cluster, count)
     create(made["lists"], "8M")
-    create(made["short"], "8M")  # its file ends within a cluster, behind which it reads as zeros
-    fill(made["short"], "write -P 1 0 20k")
-    os.truncate(made["short"], os.path.getsize(made["short"]) - (40 << 10))
+    for name in ("short", "grown"):  # ends within a cluster, behind which it reads as zeros
+        create(made[name], "8M")
+        fill(made[name], "write -P 1 0 20k")
+        os.truncate(made[name], os.path.getsize(made[name]) - (40 << 10))
     create(made["pages"], "64M")
     fill(made["pages"], *(f"write -P 1 {number * 128}k 64k" for number in range(60)))
     create(made["long"], "-o", "cluster_size=512", "64M")
@@ -91,26 +109,75 @@ def images(rig):
     return make_images(folder)
 
 
+def shape(volume):
+    """Of a FAT32 volume: bytes in front of its table, bytes of that, and where cluster 2 is."""
+    sectors, tables, table_sectors = (*struct.unpack_from("<HB", volume, 14),
+                                      *struct.unpack_from("<I", volume, 36))
+    return sectors * SECTOR, table_sectors * SECTOR, (sectors + tables * table_sectors) * SECTOR
+
+
+def put_on_page(volume, source, name, folder):
+    """A file behind one that fills the page before; what is behind it is free."""
+    content, filler = volume.read_bytes(), folder / "filler"
+    table_off, table_bytes, _ = shape(content)
+    used = (len(content[table_off:table_off + table_bytes].rstrip(b"\0")) + 3) // 4 - 2
+    filler.write_bytes(bytes(-used * FAT_CLUSTER % disks.FAT_PAGE_BYTES + disks.FAT_PAGE_BYTES))
+    disks.run("mcopy", "-i", volume, filler, "::filler")
+    disks.run("mcopy", "-i", volume, source, f"::{name}")
+
+
 @pytest.fixture(scope="module")
 def shell(rig, images):
     folder = rig.folder / "command"
     note = folder / "note"
     note.write_bytes(b"note\n" * 100)
+    script = folder / "names.nsh"
+    script.write_bytes(NAMES.replace("\n", "\r\n").encode("utf-16"))
     files = {f"images/{name}.qcow2": shells.dense(path, folder / f"dense-{name}")
-             for name, path in images.items()}
-    files |= {"images/note": note, **shells.programs(rig.build)}
+             for name, path in images.items() if name != "grown"}
+    files |= {"images/note": note, "names.nsh": script, **shells.programs(rig.build)}
     volume = shells.make_volume(folder / "esp.fat", files)
+    put_on_page(volume, images["grown"], "images/grown.qcow2", folder)
     disk = disks.write_gpt(folder / "esp.raw", [(disks.ESP_TYPE, volume)], name="command")
+    log = logwrites.create(folder / "esp.log")
     whole = folder / "whole.raw"
     shells.dense(images["disk"], whole)
     os.truncate(whole, 64 * MIB)
-    with shells.started(folder, machine.Disk(disk, slot=0x10),
+    with shells.started(folder, machine.Disk(disk, slot=0x10, log=log),
                         machine.Disk(whole, slot=0x11)) as console:
         console.enter_shell()
         typed = shells.Shell(console, disk, folder)
         typed.run("fs0:")
         typed.run(r"cd \EFI\qcow2")
+        typed.log, typed.before = log, volume
         yield typed
+
+
+def test_reserve_under_cuts(shell, images):
+    """The first of all, while the room behind the file is free: it moves, then it is extended.
+
+    After every write that the disk got, what of the image is in its file is right.
+    """
+    for size in ("1M", "1216K"):
+        shell.fresh(rf"qcow2 reserve {IMAGES}\grown.qcow2 {size}")
+    image = images["grown"].read_bytes()
+    image = image.ljust(-(-len(image) // CLUSTER) * CLUSTER, b"\0")
+    volume, found = bytearray(shell.before.read_bytes()), []
+    data_off = shape(volume)[2]
+    for write in logwrites.entries(shell.log):
+        off = write.off - disks.ALIGN
+        volume[off:off + len(write.data)] = write.data
+        at = volume.find(b"GROWN~1 QCO")
+        if at < 0:
+            continue  # the one of another name is whole
+        high, low, size = struct.unpack_from("<H4xHI", volume, at + 20)
+        off = data_off + ((high << 16 | low) - 2) * FAT_CLUSTER
+        of_image = min(size, len(image))
+        assert volume[off:off + of_image] == image[:of_image]
+        found.append((off, size))
+    moved = found[-1][0], len(image) + MIB
+    assert set(found) == {found[0], moved, (moved[0], moved[1] + (192 << 10))}
+    assert found[0][0] != moved[0] and found[0][1] < len(image)
 
 
 def told_by_qemu(folder, *words):
@@ -168,8 +235,9 @@ WRONG = {
     "snapshot a": "usage: qcow2 snapshot -l | -c NAME | -a NAME | -d NAME WHAT",
     "reserve a": "usage: qcow2 reserve FILE SIZE",
     r"reserve \images\plain.qcow2 x": "not a size: x",
-    r"reserve \images\plain.qcow2 5G": r"FS0:\images\plain.qcow2: a file on FAT has less than "
-                                       "4 GiB",
+    **{rf"reserve \images\plain.qcow2 {size}": r"FS0:\images\plain.qcow2: a file on FAT has less "
+                                               "than 4 GiB"
+       for size in ("5G", "4194304k", "16777216T", "18446744073709551616")},  # two are 2^64
     r"info \images\none.qcow2": r"\images\none.qcow2 not found",
     "info blk9:": "blk9: not found",
     r"info \images": r"FS0:\images: cannot be opened",
@@ -222,6 +290,18 @@ def test_snapshots(shell):
     shell.fresh(f"qcow2 snapshot -d 7 {what}")
     said = shell.fresh(f"qcow2 snapshot -l {what}")
     assert [line[10:24].strip() for line in said[2:]] == ["one", "two words"]
+
+
+def test_names(shell):
+    """A file with a name in a folder with another: attached, listed, detached, changed."""
+    shell.run(r"\names.nsh")
+    said, statuses, image = shells.take(shell.disk, shell.folder, "listed", "statuses",
+                                        "images/names.qcow2")
+    assert statuses.read_text("utf-16").split() == ["0x0"] * 3
+    lines = said.read_text("utf-16").splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"FS0:{STRANGE}: 8 MiB, read-"), lines
+    judge(image)
+    assert " \u00e9" in told_by_qemu(shell.folder, "snapshot", "-l", image)[1]
 
 
 def test_interrupted(shell):
@@ -325,10 +405,12 @@ def test_disk(shell):
 def test_host_agrees(shell):
     """QEMU finds nothing wrong with anything, and the content is what it was or was made."""
     shell.console.kill()
-    names = [f"images/{name}.qcow2" for name in ("leaks", "short", "hurt", "lists", "long", "disk")]
-    leaks, short, *others, image = shells.take(shell.disk, shell.folder, *names)
+    names = [f"images/{name}.qcow2"
+             for name in ("leaks", "short", "grown", "hurt", "lists", "long", "disk")]
+    leaks, short, grown, *others, image = shells.take(shell.disk, shell.folder, *names)
     assert judge(leaks)[:MIB] == b"\1" * MIB
-    assert judge(short) == (b"\1" * (20 << 10)).ljust(8 * MIB, b"\0")
+    for shorter in (short, grown):
+        assert judge(shorter) == (b"\1" * (20 << 10)).ljust(8 * MIB, b"\0")
     for other in others:
         judge(other)
     assert image.stat().st_size >= 16 * MIB

@@ -142,7 +142,8 @@ def test_boot_an_image_of_ones_own(build, cache, tmp_path, device, own_esp):
     (["--disk", ""], "DISK is not set"),
     (["--disk", "/nowhere/image.qcow2"], "DISK=/nowhere/image.qcow2: no such file"),
     (["--disk", "/bin/sh", "--esp", "/nowhere"], "ESP=/nowhere: no such folder"),
-], ids=["unset", "missing", "esp"])
+    (["--disk", "/proc/self/mem"], "DISK=/proc/self/mem: Input/output error"),  # root's too
+], ids=["unset", "missing", "esp", "unreadable"])
 def test_boot_says_what_is_wrong(build, arguments, words):
     done = program("boot.py", "--build", build, *arguments)
     assert done.returncode == 2

@@ -93,7 +93,9 @@ def machine_disk(rig, esp):
     files = {f"EFI/qcow2/{name}": esp / "EFI" / "qcow2" / name for name in sorted(FILES)}
     files["images/debian.qcow2"] = folder / "debian.qcow2"
     volume = shells.make_volume(folder / "esp.fat", files)
-    empty = shells.make_volume(folder / "empty.fat", {})
+    stale = folder / "stale"  # what a cut leaves of a copy, or more
+    stale.write_bytes(b"stale" * 10000)
+    empty = shells.make_volume(folder / "empty.fat", {"EFI/qcow2/qcow2.man.new": stale})
     return disks.write_gpt(folder / "disk.raw",
                            [(disks.ESP_TYPE, volume), (disks.ESP_TYPE, empty)], name="tour")
 
@@ -112,11 +114,47 @@ def test_tour(rig, machine_disk):
             assert is_said(wanted, said), (typed, said)
 
 
+def make_full(folder):
+    """A disk with an older driver, and room for less than a new one, even if the old one goes."""
+    old, filler = folder / "old", folder / "filler"
+    old.write_bytes(b"old driver" * 1000)
+    volume = disks.make_fat(folder / "full.fat", {"EFI/qcow2/qcow2x64.efi": old})
+    free = re.search(r"([\d ]+) bytes free", disks.run("mdir", "-i", volume))[1]
+    filler.write_bytes(bytes(int(free.replace(" ", "")) - (64 << 10)))
+    disks.run("mcopy", "-i", volume, filler, "::filler")
+    return disks.write_gpt(folder / "full.raw", [(disks.ESP_TYPE, volume)], name="full"), old
+
+
+def refused_by_full(shell, full, old):
+    """What was there is there, whole, and nothing else."""
+    said = shell.run("qcow2 install fs2:")
+    assert said == [r"qcow2: FS2:\EFI\qcow2\qcow2x64.efi cannot be written: "
+                    "not enough free space on its volume"]
+    assert shell.status() == 1
+    taken, = shells.take(full, shell.folder, "EFI/qcow2/qcow2x64.efi")
+    assert taken.read_bytes() == old.read_bytes()
+    listed = disks.run("mdir", "-b", "-i", shell.folder / "taken.fat", "::EFI/qcow2")
+    assert listed.split() == ["::/EFI/qcow2/qcow2x64.efi"]
+
+
+def are_installed(rig, disk, folder):
+    """What the second volume of a disk has."""
+    volume = folder / "installed.fat"
+    volume.write_bytes(disks.partition_bytes(disk, 2))
+    listed = disks.run("mdir", "-b", "-i", volume, "::EFI/qcow2").split()
+    assert {name.rpartition("/")[2] for name in listed} == FILES
+    for name in FILES - {"qcow2.conf"}:
+        taken = folder / "taken"
+        disks.run("mcopy", "-n", "-o", "-i", volume, f"::EFI/qcow2/{name}", taken)
+        assert filecmp.cmp(taken, rig.build / "x64" / name, shallow=False)
+
+
 def test_install_and_back(rig, machine_disk):
     """On another volume: every step said, once; the driver runs at the next start; all undone."""
     scratch = rig.folder / "tour"
     disk = shells.shutil.copyfile(machine_disk, scratch / "installed.raw")
-    first = shells.started(scratch, machine.Disk(disk, slot=0x10))
+    full, old = make_full(scratch)
+    first = shells.started(scratch, machine.Disk(disk, slot=0x10), machine.Disk(full, slot=0x11))
     with first as console:
         console.enter_shell()
         shell = shells.Shell(console, disk, scratch)
@@ -129,6 +167,8 @@ def test_install_and_back(rig, machine_disk):
         assert re.fullmatch(r"qcow2: Boot\d{4} starts \\EFI\\qcow2\\qcow2.efi", said[5])
         assert [line for line in shell.fresh("qcow2 install fs1:") if " starts " in line] == []
         assert "qcow2x64.efi" in "\n".join(shell.run("bcfg driver dump"))
+        refused_by_full(shell, full, old)
+        are_installed(rig, disk, scratch)
         console.type("reset -s\r")
         console.ended()
     with shells.Console(first.command[:-4], scratch) as console:

@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import struct
 import subprocess
 import time
@@ -342,14 +343,26 @@ def test_temporary_and_headroom(rig, tmp_path):
 
 
 def test_partition_twice(rig, tmp_path, made):
-    """Two entries for one partition: each is attached in its own way, and temporary is told."""
-    disk = rig.container("twice", made["one"], slot=SLOT)
-    place = f"partition {disks.partition_guid('twice', 1)}"
+    """Two entries for one partition: each is attached in its own way, and temporary is told.
+
+    Two partitions of one GUID, as a copy of a disk has: neither boots.
+    """
+    attached = [rig.container("twice", made["one"], slot=SLOT),
+                rig.container("copied", made["two"], slot=SLOT + 1)]
+    copy = shutil.copyfile(attached[1].path, tmp_path / "copy.raw")
+    attached.append(machine.Disk(copy, slot=SLOT + 2))
+    place, copied = (f"partition {disks.partition_guid(name, 1)}" for name in ("twice", "copied"))
     lines = ["timeout 60", "image plain", place, "image frozen", place, "temporary yes",
-             "image other", place, "loader \\EFI\\none.efi"]
-    command = started(tmp_path, rig.build, lines, attached=[disk])
+             "image other", place, "loader \\EFI\\none.efi", "image copied", copied]
+    command = started(tmp_path, rig.build, lines, attached=attached)
     with Console(command, tmp_path) as console:
-        choose(console, "other", UP)
+        choose(console, "copied", UP)
+        for key in (ENTER, "s"):
+            console.type(key)
+            console.wait("copied: several partitions have its GUID")
+            console.wait("Esc: leave")
+        console.type(UP)
+        console.wait(" > other")
         console.type(ENTER)
         console.wait(r"no volume of a qcow2 image has \\EFI\\none.efi")
         console.wait("Esc: leave")

@@ -112,6 +112,7 @@ static int open_image(const char *name)
                                       .is_backing_off = strcmp(command, "map") != 0,
                                       .is_for_check = strcmp(command, "check") == 0,
                                       .bases = &found.bases};
+    qc_status status;
 
     found = (struct found){.bases = {find}, .is_data_file_needed = !options.is_backing_off};
     subject = (struct report_image){.image = &image, .names = {name}};
@@ -119,8 +120,9 @@ static int open_image(const char *name)
     if (open_file(&file, name, options.readonly ? O_RDONLY : O_RDWR) != 0)
         return complain("the image cannot be opened");
     qc_cache_init(&cache, pool, sizeof(pool));
-    if (qc_open(&image, &cache, &file.disk, &options) != QC_OK)
-        return complain(qc_detail(&image));
+    status = qc_open(&image, &cache, &file.disk, &options);
+    if (status != QC_OK)
+        return complain(status == QC_FOREIGN ? "not a qcow2 image" : qc_detail(&image));
     return 0;
 }
 

@@ -5,6 +5,8 @@ Here are the cover of all pairs in both forms, what there is to tell of odd imag
 part of the damage; `make parity` has them all. Below, each way of being different is shown one.
 """
 
+import subprocess
+
 import pytest
 
 import parity
@@ -14,6 +16,7 @@ from images.pairwise import cover
 
 SHAPES = cover()
 DAMAGED = 44  # every shape twice
+TIMEOUT_S = 60
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])
@@ -32,3 +35,16 @@ def test_told(name, build):
 def test_damaged(seed, build, cache):
     found, _passed = parity.compare_damaged(build, cache, seed)
     assert "\n".join(found) == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"QFI\xfb", bytes(511), b"no image" * 1000],
+                         ids=["empty", "magic", "sector", "text"])
+@pytest.mark.parametrize("verb", ["info", "map", "check", "snapshot"])
+def test_foreign(verb, content, build, tmp_path):
+    """What is no image is refused in so many words."""
+    image = tmp_path / "image"
+    image.write_bytes(content)
+    done = subprocess.run([build / "host" / "qc-img", verb, image], capture_output=True, text=True,
+                          timeout=TIMEOUT_S, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "qc-img: not a qcow2 image\n"

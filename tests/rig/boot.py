@@ -35,11 +35,6 @@ def esp_files(build, folder):
     return files
 
 
-def is_image(disk):
-    with open(disk, "rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
-
-
 def complaint(disk, folder):
     """What is wrong with the arguments, or None."""
     usage = "usage: make boot DISK=path [ESP=folder] [DEVICE=virtio|scsi|nvme|ahci|usb]"
@@ -64,9 +59,15 @@ def main():
         print(f"boot: {wrong}", file=sys.stderr)
         return 2
     folder = options.build / "boot"
+    try:
+        with open(disk, "rb") as file:
+            magic = file.read(len(MAGIC))
+    except OSError as error:
+        print(f"boot: DISK={disk}: {error.strerror}", file=sys.stderr)
+        return 2
     folder.mkdir(parents=True, exist_ok=True)
     command = machine.firmware(folder) + ["-m", str(MEMORY_MIB), "-serial", "mon:stdio"]
-    if options.esp or is_image(disk):
+    if options.esp or magic == MAGIC:
         esp = disks.make_fat(folder / "esp.fat", esp_files(options.build, options.esp))
         system = disks.write_gpt(folder / "esp.raw", [(disks.ESP_TYPE, esp)], name="boot")
         command += machine.attach(machine.Disk(system, slot=0x0F))
