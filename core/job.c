@@ -103,7 +103,7 @@ static qc_status drop(struct qc_job *job, uint64_t host_off, uint64_t len)
     uint64_t off = host_off & ~QC_U(cluster_bytes - 1);
     qc_status status = qc_ledger_drop(&job->ledger, host_off, len);
 
-    if (status != QC_OK || !qc_ledger_is_whole(&job->ledger))
+    if (status != QC_OK || job->is_trial || !qc_ledger_is_whole(&job->ledger))
         return status;
     for (; off < host_off + len; off += cluster_bytes) {
         if (qc_ledger_get(&job->ledger, off >> job->image->top.header.cluster_bits) != 0 ||
@@ -177,6 +177,17 @@ static qc_status raise_walk(struct qc_job *job, const struct qc_tree *tree)
     return qc_walk_run(&walk);
 }
 
+static qc_status lower_walk(struct qc_job *job, const struct qc_tree *tree)
+{
+    struct qc_walk walk = walk_of(job, tree);
+    qc_status status;
+
+    walk.visit_l1 = lower_l1;
+    walk.visit_l2 = lower_l2;
+    status = qc_walk_run(&walk);
+    return status == QC_OK ? drop_l2(job) : status;
+}
+
 /* ---- the steps ------------------------------------------------------------------------------- */
 
 qc_status qc_job_raise(struct qc_job *job, const struct qc_tree *tree)
@@ -206,17 +217,13 @@ qc_status qc_job_lower(struct qc_job *job, const struct qc_tree *tree, bool sets
 {
     for (uint64_t first = 0; first < job->ledger.end; first += job->ledger.count) {
         struct qc_tree disk = disk_tree(job->image);
-        struct qc_walk lower = walk_of(job, tree), flags = walk_of(job, &disk);
+        struct qc_walk flags = walk_of(job, &disk);
         qc_status status = load(job, first);
 
-        lower.visit_l1 = lower_l1;
-        lower.visit_l2 = lower_l2;
         flags.visit_l1 = set_copied;
         flags.visit_l2 = set_copied;
         if (status == QC_OK)
-            status = qc_walk_run(&lower);
-        if (status == QC_OK)
-            status = drop_l2(job);
+            status = lower_walk(job, tree);
         trim_pending(job);
         if (status == QC_OK)
             status = qc_ledger_store(&job->ledger);
@@ -231,8 +238,29 @@ qc_status qc_job_lower(struct qc_job *job, const struct qc_tree *tree, bool sets
 }
 
 /*
+ * Lowers in the window alone, where nothing was raised: what a tree has too few counts for shows
+ * even where the other tree's would make up for it.
+ */
+static qc_status try_to_lower(struct qc_job *job)
+{
+    const struct qc_tree *tree = &job->lowered;
+    qc_status status = load(job, job->ledger.first);
+
+    job->is_trial = true;
+    if (status == QC_OK)
+        status = lower_walk(job, tree);
+    if (status == QC_OK)
+        status = drop(job, tree->l1_off, QC_U(tree->l1_entries) * ENTRY_BYTES);
+    if (status == QC_OK)
+        status = drop(job, job->image->top.header.snapshots_off, job->table_bytes);
+    job->is_trial = false;
+    job->is_loaded = false;
+    return status;
+}
+
+/*
  * Looks at all counts: finds run_count free clusters, and tries on paper where a count might not
- * hold what tree adds.
+ * hold what tree adds, and what will be lowered always: then the way back is gone.
  */
 static qc_status look(struct qc_job *job, const struct qc_tree *tree)
 {
@@ -248,6 +276,8 @@ static qc_status look(struct qc_job *job, const struct qc_tree *tree)
             job->is_trial = false;
             job->is_loaded = false;
         }
+        if (status == QC_OK && job->lowered.l1_entries + job->table_bytes > 0)
+            status = try_to_lower(job);
         if (status != QC_OK)
             return status;
     }

@@ -34,7 +34,9 @@ struct qc_job {
     uint64_t trim_off, trim_bytes; /* lowering: what is free now and not trimmed yet */
     bool is_borrowed;              /* the cache's pages */
     bool is_loaded;                /* the ledger's window is as on the disk */
-    bool is_trial;                 /* raising: change nothing but the ledger */
+    struct qc_tree lowered;        /* will lose a reference, and its table goes; no entries: none */
+    uint64_t table_bytes;          /* of the snapshot table that goes, 0: it stays */
+    bool is_trial;                 /* change nothing but the ledger */
     bool is_changing;              /* something was written that is not finished yet */
 };
 
@@ -46,7 +48,8 @@ qc_status qc_job_end(struct qc_job *job, qc_status status);
 
 /*
  * Looks at all counts, finds run_count clusters side by side for new tables (0: none are needed),
- * refuses a tree whose counts cannot grow (NULL: none is raised), and then marks the image dirty.
+ * refuses a tree whose counts cannot grow (NULL: none is raised), tries to give back job->lowered
+ * and job->table_bytes, which are set before, and then marks the image dirty.
  * is_walked: the disk's own tree is walked before anything lands in the run, so that damage shows.
  * QC_UNSUPPORTED, QC_NOSPACE, QC_CORRUPT, QC_IO.
  */

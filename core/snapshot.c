@@ -3,7 +3,8 @@
  * Making, applying and deleting snapshots: the order of the steps (job.h), each of which leaves
  * what a cut may find (invariant 9).
  *
- *   look      counts are read, clusters for new tables found, an overflow refused: no write yet
+ *   look      counts are read, clusters for new tables found, an overflow refused, what will be
+ *             lowered tried: no write yet
  *   mark      the dirty bit, where the format has it
  *   COPIED    cleared in the tree that gains a reference; it is never wrong to have none
  *   raise     its counts, and those of the clusters for new tables; these are written
@@ -141,6 +142,7 @@ static qc_status apply(struct qc_job *job, const char *id_or_name)
         status = qc_snapshot_check(image, &snapshot);
     if (status != QC_OK)
         return status;
+    job->lowered = old;
     saved = (struct qc_tree){snapshot.l1_off, snapshot.l1_entries};
     clusters = qc_job_clusters(job, QC_U(saved.l1_entries) * ENTRY_BYTES);
     status = qc_job_prepare(job, &saved, clusters, false);
@@ -189,7 +191,8 @@ static qc_status delete (struct qc_job *job, const char *id_or_name)
         status = qc_snaptable_survey(image, &old_bytes, &id);
     if (status != QC_OK)
         return status;
-    tree = (struct qc_tree){snapshot.l1_off, snapshot.l1_entries};
+    tree = job->lowered = (struct qc_tree){snapshot.l1_off, snapshot.l1_entries};
+    job->table_bytes = old_bytes;
     clusters = qc_job_clusters(job, old_bytes - span.len);
     status = qc_job_prepare(job, NULL, clusters, false);
     if (status == QC_OK && clusters > 0)

@@ -6,8 +6,9 @@
  * Promises: a change starts on an empty epoch, with the dirty bit set where the format has it;
  * counts are raised before the pointer that relies on them is durable and lowered after the one
  * that did is gone; the pointer itself moves by one write of one sector of the header. A count that
- * would overflow is refused before anything is changed. Format: QEMU's docs/interop/qcow2,
- * "Snapshots".
+ * would overflow is refused before anything is changed, and so is damage in what is to be given
+ * back: the tree of a snapshot that is deleted, the disk's where one is applied. Format: QEMU's
+ * docs/interop/qcow2, "Snapshots".
  *
  * Left to others: VM state, which is kept as it is and never made.
  */

@@ -14,11 +14,11 @@
 #define NOWHERE (UINT64_C(1) << 40)
 
 /* A snapshot whose L2 table is its own, with the same data. */
-static void build(struct rig *rig)
+static void build(struct rig *rig, uint32_t version)
 {
     uint8_t *bytes = rig->disk.bytes;
 
-    shape_build(rig, 3, 12);
+    shape_build(rig, version, 12);
     shape_add_snapshot(rig, 16, AT_SNAP);
     put_be64(bytes + AT_SNAP * CLUSTER + 48, qc_be64(bytes + 24));
     rig->disk.disk.size_bytes = AT_END * CLUSTER;
@@ -44,7 +44,7 @@ static void good_image_is_good(void **state)
     struct rig *rig = *state;
     struct qc_check_result result;
 
-    build(rig);
+    build(rig, 3);
     shape_expect_found(rig, 0, 0);
     rig_open_ok(rig);
     assert_int_equal(qc_snapshot_create(&rig->image, "new", 1, 2), QC_OK);
@@ -54,14 +54,13 @@ static void good_image_is_good(void **state)
     shape_expect(&result, 0, 0);
 }
 
-enum part { DISK_L1, DISK_L2, SNAPSHOT_L1, SNAPSHOT_L2, COUNT_DATA, COUNT_TABLE, ROOT };
+enum part { DISK_L1, DISK_L2, SNAPSHOT_L1, SNAPSHOT_L2, UNCOUNTED, ROOT };
 
-/* One thing that is wrong, and what each change answers. */
+/* One thing that is wrong, and what each change answers. UNCOUNTED: the cluster value counts 0. */
 struct damage {
     enum part part;
     uint64_t value;
     qc_status create, apply, delete;
-    bool lies; /* a count is too low: nothing is begun where that is looked for */
 };
 
 static void put_damage(struct rig *rig, const struct damage *damage)
@@ -79,11 +78,8 @@ static void put_damage(struct rig *rig, const struct damage *damage)
     case SNAPSHOT_L2:
         put_be64(snapshot_l2(rig) + 8, damage->value);
         break;
-    case COUNT_DATA:
-        shape_set_count(rig, AT_DATA + 2, (uint8_t)damage->value);
-        break;
-    case COUNT_TABLE:
-        shape_set_count(rig, AT_COPY, (uint8_t)damage->value);
+    case UNCOUNTED:
+        shape_set_count(rig, (unsigned)damage->value, 0);
         break;
     case ROOT:
         put_be64(shape_table(rig, AT_REFTABLE), damage->value);
@@ -91,58 +87,132 @@ static void put_damage(struct rig *rig, const struct damage *damage)
     }
 }
 
-static void expect_answer(struct rig *rig, const struct damage *damage, unsigned change,
-                          bool is_believed)
+/* Of an open image. */
+static void expect_change(struct rig *rig, const struct damage *damage, unsigned change)
 {
     qc_status wanted = change == 0 ? damage->create : change == 1 ? damage->apply : damage->delete;
-    qc_status status;
+    qc_status status = change == 0   ? qc_snapshot_create(&rig->image, "new", 1, 2)
+                       : change == 1 ? qc_snapshot_apply(&rig->image, "s1")
+                                     : qc_snapshot_delete(&rig->image, "s1");
 
-    if (damage->lies && !is_believed)
-        wanted = QC_CORRUPT;
-
-    build(rig);
-    put_damage(rig, damage);
-    if (rig_open(rig) != QC_OK)
-        fail_msg("part %d, %llx: not opened", damage->part, (unsigned long long)damage->value);
-    if (is_believed)
-        rig_believe(rig);
-    status = change == 0   ? qc_snapshot_create(&rig->image, "new", 1, 2)
-             : change == 1 ? qc_snapshot_apply(&rig->image, "s1")
-                           : qc_snapshot_delete(&rig->image, "s1");
     if (status != wanted)
         fail_msg("part %d, %llx, change %u: %d, not %d: %s", damage->part,
                  (unsigned long long)damage->value, change, status, wanted, qc_detail(&rig->image));
     assert_int_equal(status == QC_OK, qc_detail(&rig->image)[0] == '\0');
 }
 
+static void expect_answer(struct rig *rig, const struct damage *damage, unsigned change)
+{
+    build(rig, 3);
+    put_damage(rig, damage);
+    if (rig_open(rig) != QC_OK)
+        fail_msg("part %d, %llx: not opened", damage->part, (unsigned long long)damage->value);
+    expect_change(rig, damage, change);
+}
+
 static void damage_is_refused(void **state)
 {
     static const struct damage damages[] = {
-        {DISK_L1, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_OK, false},
-        {DISK_L1, AT_L2 * CLUSTER | SHAPE_COPIED | 4, QC_CORRUPT, QC_CORRUPT, QC_OK, false},
-        {DISK_L1, SHAPE_COPIED, QC_OK, QC_OK, QC_OK, false},
-        {DISK_L2, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_OK, false},
-        {DISK_L2, (AT_DATA * CLUSTER + 512), QC_CORRUPT, QC_CORRUPT, QC_OK, true},
+        {DISK_L1, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_OK},
+        {DISK_L1, AT_L2 * CLUSTER | SHAPE_COPIED | 4, QC_CORRUPT, QC_CORRUPT, QC_OK},
+        {DISK_L1, SHAPE_COPIED, QC_OK, QC_OK, QC_OK},
+        {DISK_L2, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_OK},
+        {DISK_L2, (AT_DATA * CLUSTER + 512), QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
         {DISK_L2, SHAPE_COMPRESSED | SHAPE_COPIED | AT_DATA * CLUSTER, QC_CORRUPT, QC_CORRUPT,
-         QC_OK, true},
-        {SNAPSHOT_L1, NOWHERE, QC_OK, QC_CORRUPT, QC_CORRUPT, false},
-        {SNAPSHOT_L1, AT_COPY * CLUSTER | 4, QC_OK, QC_CORRUPT, QC_CORRUPT, false},
-        {SNAPSHOT_L2, NOWHERE, QC_OK, QC_CORRUPT, QC_CORRUPT, false},
-        {SNAPSHOT_L2, AT_L1 * CLUSTER, QC_OK, QC_CORRUPT, QC_CORRUPT, false},
-        {COUNT_DATA, 0, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT, false},
-        {COUNT_TABLE, 0, QC_OK, QC_CORRUPT, QC_CORRUPT, true},
-        {ROOT, 1, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT, false},
-        {ROOT, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT, false},
-        {ROOT, CLUSTER * AT_L1, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT, false},
-        {ROOT, CLUSTER * AT_REFBLOCK | 512, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT, false},
+         QC_CORRUPT},
+        {SNAPSHOT_L1, NOWHERE, QC_OK, QC_CORRUPT, QC_CORRUPT},
+        {SNAPSHOT_L1, AT_COPY * CLUSTER | 4, QC_OK, QC_CORRUPT, QC_CORRUPT},
+        {SNAPSHOT_L2, NOWHERE, QC_OK, QC_CORRUPT, QC_CORRUPT},
+        {SNAPSHOT_L2, AT_L1 * CLUSTER, QC_OK, QC_CORRUPT, QC_CORRUPT},
+        {UNCOUNTED, AT_DATA + 2, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
+        {UNCOUNTED, AT_COPY, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
+        {ROOT, 1, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
+        {ROOT, NOWHERE, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
+        {ROOT, CLUSTER * AT_L1, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
+        {ROOT, CLUSTER * AT_REFBLOCK | 512, QC_CORRUPT, QC_CORRUPT, QC_CORRUPT},
     };
 
     for (unsigned i = 0; i < sizeof(damages) / sizeof(damages[0]); i++) {
-        for (unsigned change = 0; change < 3; change++) {
-            expect_answer(*state, &damages[i], change, false);
-            expect_answer(*state, &damages[i], change, true); /* as in a large image */
+        for (unsigned change = 0; change < 3; change++)
+            expect_answer(*state, &damages[i], change);
+    }
+}
+
+/* In an image whose counts are not looked through. Not a byte changes. */
+static void expect_nothing_lowered(struct rig *rig, const struct damage *damage, unsigned change)
+{
+    static uint8_t before[AT_END * CLUSTER];
+
+    memcpy(before, rig->disk.bytes, sizeof(before));
+    rig_open_ok(rig);
+    rig_believe(rig);
+    expect_change(rig, damage, change);
+    assert_memory_equal(rig->disk.bytes, before, sizeof(before));
+    assert_int_equal(rig->disk.disk.size_bytes, sizeof(before));
+    assert_int_equal(rig->disk.writes_count, 0);
+}
+
+/* Refused while the way back is open: the disk's tree when it is replaced, a snapshot's when it is
+ * deleted, and the tables that go. */
+static void what_is_lowered_is_tried_first(void **state)
+{
+    static const struct damage damages[] = {
+        {DISK_L1, NOWHERE, QC_OK, QC_CORRUPT, QC_OK},
+        {DISK_L1, AT_L2 * CLUSTER | 4, QC_OK, QC_CORRUPT, QC_OK},
+        {DISK_L2, NOWHERE, QC_OK, QC_CORRUPT, QC_OK},
+        {DISK_L2, AT_L1 * CLUSTER, QC_OK, QC_CORRUPT, QC_OK},
+        {UNCOUNTED, AT_L2, QC_OK, QC_CORRUPT, QC_OK},
+        {UNCOUNTED, AT_L1, QC_OK, QC_CORRUPT, QC_OK},
+        {SNAPSHOT_L1, NOWHERE, QC_OK, QC_OK, QC_CORRUPT},
+        {SNAPSHOT_L1, AT_COPY * CLUSTER | 4, QC_OK, QC_OK, QC_CORRUPT},
+        {SNAPSHOT_L2, NOWHERE, QC_OK, QC_OK, QC_CORRUPT},
+        {SNAPSHOT_L2, AT_L1 * CLUSTER, QC_OK, QC_OK, QC_CORRUPT},
+        {UNCOUNTED, AT_COPY, QC_OK, QC_OK, QC_CORRUPT},
+        {UNCOUNTED, AT_SNAP + 1, QC_OK, QC_OK, QC_CORRUPT},
+        {UNCOUNTED, AT_SNAP, QC_OK, QC_OK, QC_CORRUPT},
+        {UNCOUNTED, AT_DATA + 2, QC_OK, QC_CORRUPT, QC_CORRUPT},
+        {ROOT, AT_L1 * CLUSTER, QC_OK, QC_CORRUPT, QC_CORRUPT},
+    };
+    struct rig *rig = *state;
+
+    for (unsigned i = 0; i < 2 * sizeof(damages) / sizeof(damages[0]); i++) {
+        const struct damage *damage = &damages[i / 2];
+
+        for (unsigned change = 1; change <= 2; change++) {
+            if ((change == 1 ? damage->apply : damage->delete) == QC_OK)
+                continue;
+            build(rig, 2 + i % 2);
+            put_damage(rig, damage);
+            expect_nothing_lowered(rig, damage, change);
         }
     }
+}
+
+/* The disk has a cluster twice that counts 1: what the snapshot's tree adds would make up for it,
+ * even where that is tried before because a count is near its limit. */
+static void what_another_tree_adds_hides_nothing(void **state)
+{
+    static const struct damage damage = {DISK_L2, AT_DATA * CLUSTER, QC_OK, QC_CORRUPT, QC_OK};
+    struct rig *rig = *state;
+
+    for (unsigned is_near = 0; is_near < 2; is_near++) {
+        build(rig, 3);
+        put_damage(rig, &damage);
+        shape_set_count(rig, AT_DATA, 1);
+        shape_table(rig, AT_REFBLOCK)[2 * AT_SNAP] = is_near ? 0x80 : 0;
+        expect_nothing_lowered(rig, &damage, 1);
+    }
+}
+
+static void a_table_goes_without_a_tree(void **state)
+{
+    static const struct damage damage = {UNCOUNTED, AT_SNAP, QC_OK, QC_OK, QC_CORRUPT};
+    struct rig *rig = *state;
+
+    build(rig, 3);
+    put_be32(rig->disk.bytes + AT_SNAP * CLUSTER + 8, 0);
+    put_damage(rig, &damage);
+    expect_nothing_lowered(rig, &damage, 2);
 }
 
 /* 64 blocks of 64 counts are for 2 MiB. */
@@ -168,6 +238,9 @@ int main(void)
         RIG_TEST(good_image_is_good),
         RIG_TEST(damage_is_refused),
         RIG_TEST(what_no_refcount_table_reaches_is_refused),
+        RIG_TEST(what_is_lowered_is_tried_first),
+        RIG_TEST(what_another_tree_adds_hides_nothing),
+        RIG_TEST(a_table_goes_without_a_tree),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -114,6 +114,29 @@ static void counts_in_several_windows(void **state)
     assert_in_range(io_count, 20, CALLS - 2);
 }
 
+/* What stands in the way of lowering lies in the last of them: nothing is written before it is met.
+ */
+static void damage_in_the_last_of_several_windows(void **state)
+{
+    struct rig *rig = *state;
+
+    for (unsigned change = 0; change < 2; change++) {
+        unsigned writes_count;
+
+        shape_build(rig, 3, 9);
+        shape_set_count(rig, 100, 9);
+        rig->disk.disk.size_bytes = MEM_DISK_BYTES;
+        open_small(rig);
+        assert_int_equal(create(rig, "one"), QC_OK);
+        rig_set_l2(rig, SHAPE_DATA, MEM_DISK_BYTES - 4 * CLUSTER);
+        writes_count = rig->disk.writes_count;
+        assert_int_equal(change == 0 ? qc_snapshot_apply(&rig->image, "one")
+                                     : qc_snapshot_delete(&rig->image, "one"),
+                         QC_CORRUPT);
+        assert_int_equal(rig->disk.writes_count, writes_count);
+    }
+}
+
 /* More entries name a cluster than its count says, and than narrow counters hold. */
 static void more_names_than_counters_hold(void **state)
 {
@@ -141,15 +164,18 @@ static void blocks_are_no_place(void **state)
     assert_true(qc_info(&rig->image)->l1_off > AT_SNAP * CLUSTER);
 }
 
-/* A run for a long L1 table; the first cluster of it is an L2 table, by the disk's. */
+/* A run for a long L1 table; the first cluster of it is the L1 table of another snapshot. */
 static void the_first_of_a_run_is_a_table(void **state)
 {
     struct rig *rig = *state;
+    uint8_t *entry = rig->disk.bytes + AT_SNAP * CLUSTER;
 
     build_snapshot(rig, 3 * 64 * CLUSTER);
-    put_be64(rig->disk.bytes + AT_SNAP * CLUSTER + 48, 65 * 64 * CLUSTER);
-    put_be32(rig->disk.bytes + AT_SNAP * CLUSTER + 8, 65);
-    put_be64(shape_table(rig, AT_L1) + 8, (AT_SNAP + 3) * CLUSTER);
+    memcpy(entry + 64, entry, 64);
+    put_be64(entry + 64, (AT_SNAP + 3) * CLUSTER);
+    put_be32(shape_table(rig, AT_HEADER) + 60, 2);
+    put_be64(entry + 48, 65 * 64 * CLUSTER);
+    put_be32(entry + 8, 65);
     rig->disk.disk.size_bytes = (AT_SNAP + 9) * CLUSTER;
     memset(rig->disk.bytes + (AT_SNAP + 2) * CLUSTER, 0, 7 * CLUSTER);
     shape_set_count(rig, AT_SNAP + 2, 1);
@@ -393,6 +419,7 @@ int main(void)
         RIG_TEST(a_cluster_that_the_disk_ends_in_is_let_go),
         RIG_TEST(l2_tables_of_no_count_stay),
         RIG_TEST(counts_in_several_windows),
+        RIG_TEST(damage_in_the_last_of_several_windows),
         RIG_TEST(more_names_than_counters_hold),
         RIG_TEST(blocks_are_no_place),
         RIG_TEST(the_first_of_a_run_is_a_table),

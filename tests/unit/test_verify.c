@@ -182,12 +182,16 @@ static void tables_that_are_named_twice(void **state)
     mapped(state);
     put_be64(rig->disk.bytes + CLUSTER * AT_REFTABLE + 8, CLUSTER * AT_REFBLOCK);
     expect_refused(rig, 0, "table 0x2000 is named twice");
-    mapped(state);
-    put_be64(rig->disk.bytes + CLUSTER * AT_REFTABLE + 8, CLUSTER * AT_L2);
-    assert_int_equal(rig_open(rig), QC_OK);
-    assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_CORRUPT);
-    assert_string_equal(qc_detail(&rig->image), "cluster 0x4000 is metadata");
-    assert_int_equal(rig->disk.bytes[79], 2);
+    /* Once or twice, of one that the L1 table names too. */
+    for (unsigned names = 1; names <= 2; names++) {
+        mapped(state);
+        for (unsigned i = 1; i <= names; i++)
+            put_be64(rig->disk.bytes + CLUSTER * AT_REFTABLE + 8 * i, CLUSTER * AT_L2);
+        assert_int_equal(rig_open(rig), QC_OK);
+        assert_int_equal(qc_write(&rig->image, 0, buf, 512), QC_CORRUPT);
+        assert_string_equal(qc_detail(&rig->image), "cluster 0x4000 is metadata");
+        assert_int_equal(rig->disk.bytes[79], 2);
+    }
 }
 
 static void what_is_sound_is_looked_at_once(void **state)
