@@ -235,7 +235,9 @@ static qc_status count_snapshots(struct qc_refs *refs)
         if (!qc_is_place_whole(header, refs->image->top.disk->size_bytes, &place))
             refs->needs_snapshots = true;
         if (!qc_is_place_walkable(header, &place)) {
-            refs->corruptions++;
+            /* QEMU looks no further where there are no entries. */
+            if (place.l1_entries > 0 || !qc_is_aligned(place.l1_off, header->cluster_bytes))
+                refs->corruptions++;
             continue;
         }
         status = count_l1(refs, place.l1_off, place.l1_entries);

@@ -34,9 +34,9 @@ LENGTH_LONG = {("snapshot", "plain"): 5, ("block", "plain"): 5, ("zeroalloc", "p
 
 # With --long every base and alphabet goes so far instead, and the random runs to their floors.
 # Bases of compressed clusters and of layers have larger alphabets, and large clusters take longer
-# to look at: these go one operation less far.
-LENGTH_ALL = {"plain": 5, "faulty": 4, "bulk": 4}
-FARTHER = {"empty", "half", "snapshot", "zeroalloc", "block"}  # one more, in blocks of 512
+# to look at: these go one operation less far. FARTHER go one more.
+LENGTH_ALL = {"plain": 5, "faulty": 4, "bulk": 5}
+FARTHER = {"empty", "half", "snapshot", "zeroalloc", "block", "vmstate"}  # in blocks of 512
 LARGER = {"packed", "packedsnap", "overlay", "overlay2", "overlaydeep",
           "extended", "extoverlay", "extsnap"}
 RANDOM_ALL = 10_000_000, 100_000

@@ -389,6 +389,30 @@ static void windows_of_counters_end(void **state)
     qc_scratch_return(&rig->image);
 }
 
+/* As QEMU counts: without entries an L1 table may be anywhere, if only on a cluster's edge. */
+static void an_l1_table_of_no_entries_may_be_anywhere(void **state)
+{
+    static const struct {
+        uint64_t l1_off;
+        uint32_t entries;
+    } cases[] = {{UINT64_C(1) << 60, 0}, {(UINT64_C(1) << 60) + 8, 0}, {UINT64_C(1) << 60, 1}};
+    uint64_t counts[3];
+
+    for (unsigned i = 0; i < 3; i++) {
+        struct rig *rig = *state;
+        uint8_t *entry;
+
+        shape_build(rig, 3, 12);
+        shape_add_snapshot(rig, 16, AT_DATA + SHAPE_DATA);
+        entry = shape_table(rig, AT_DATA + SHAPE_DATA);
+        put_be64(entry, cases[i].l1_off);
+        put_be32(entry + 8, cases[i].entries);
+        counts[i] = shape_check(rig, QC_FIX_NOTHING).corruptions;
+    }
+    assert_int_equal(counts[1], counts[0] + 1);
+    assert_int_equal(counts[2], counts[0] + 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -404,6 +428,7 @@ int main(void)
         RIG_TEST(uncounted_tables_are_no_place),
         RIG_TEST(an_uncounted_l2_table_is_no_place),
         RIG_TEST(windows_of_counters_end),
+        RIG_TEST(an_l1_table_of_no_entries_may_be_anywhere),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
