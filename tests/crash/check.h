@@ -57,6 +57,9 @@ void check_packed_range(uint64_t entry, unsigned cluster_bits, uint64_t *ret_fir
 /* Whether the image is marked dirty: then its verdict is that of what a repair makes of it. */
 bool check_is_dirty(struct view *view);
 
+/* A larger count nobody wrote. A long run, where leaks of many cuts add up, sets more. */
+extern uint64_t check_count_max;
+
 void check_state(struct view *view, struct check *ret_check);
 
 #endif

@@ -13,6 +13,7 @@
 
 #define CUTS_PER_RUN 20u
 #define OPS_PER_CUT  100u
+#define COUNT_MAX    64u /* with what a cluster's cuts and failed writes left: 9 were seen */
 #define BULK_SHARE   16u /* one operation in so many changes the image as a whole */
 
 struct runner {
@@ -176,6 +177,7 @@ int command_random(const struct arguments *arguments)
     bool is_good = true;
 
     world.is_blind = false;
+    check_count_max = COUNT_MAX;
     do {
         is_good = run_number(&runner, number++);
     } while (is_good && (runner.ops_count < arguments->ops_count ||
